@@ -1,0 +1,1 @@
+"""The `ktrdr` command, a client like any other."""

@@ -1,0 +1,1 @@
+"""Bars and where they come from."""

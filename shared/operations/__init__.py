@@ -1,0 +1,1 @@
+"""Long-running operations: written to by workers, read when somebody asks."""

@@ -1,0 +1,173 @@
+"""The progress bridge: a worker writes, readers pull, neither waits for the other.
+
+Record raw, resolve at read. A hot method publishes one immutable record, a
+monotonic timestamp and its raw arguments; percentages, messages, wall times and
+mappings are built by the reader. So nothing is throttled, nothing is formatted
+for nobody, and a report costs well below a microsecond.
+
+The bridge knows nothing of operations, caches or gRPC, and calls nobody.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from time import monotonic
+from typing import Any
+
+from shared.operations.cancellation import CancelSignal
+from shared.operations.model import Metric, Progress
+
+Record = tuple[Any, ...]
+"""(monotonic time, kind, raw arguments…): what a report leaves behind."""
+
+_STATE = "state"
+_METRIC = "metric"
+
+_PROGRESS_FIELDS = frozenset(
+    {"phase", "current_step", "total_steps", "items_processed", "items_total"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class BridgeSnapshot:
+    """State and metrics of one instant."""
+
+    progress: Progress | None
+    """None before the first report."""
+    metrics: tuple[Metric, ...]
+    """From the cursor on, in order; at most as many as asked for."""
+    metrics_count: int
+    """Length of the whole log."""
+    last_report_age: float | None
+    """Seconds since the worker reported; None before the first report."""
+
+
+class ProgressBridge:
+    """One writer's progress and metrics, readable from any thread.
+
+    Usable as it is, or as the base of a bridge that speaks a domain's words.
+    The methods that report, except those that say the work has ended, raise
+    OperationCancelledError once `cancel` is set.
+    """
+
+    def __init__(self, *, cancel: CancelSignal | None = None) -> None:
+        self.cancel = cancel if cancel is not None else CancelSignal()
+        # Guards _log, _high_water and the pairing of a metric with its state.
+        # Not needed to publish a state alone: that is one attribute store.
+        self._lock = threading.RLock()
+        self._latest: Record | None = None
+        self._log: list[Record] = []
+        self._high_water = 0.0
+        self._anchor = (datetime.now(UTC), monotonic())
+
+    # ------------------------------------------------------------- for readers
+
+    def get_status(self) -> Progress | None:
+        """Return the progress now; None before the first report."""
+        return self._progress(self._latest)
+
+    def get_metrics(self, cursor: int = 0) -> tuple[list[Metric], int]:
+        """Return the metrics from index `cursor` on, and the next cursor."""
+        snapshot = self.snapshot(cursor)
+        return list(snapshot.metrics), cursor + len(snapshot.metrics)
+
+    def snapshot(self, cursor: int = 0, limit: int | None = None) -> BridgeSnapshot:
+        """Return state and metrics since `cursor` of one instant.
+
+        At most `limit` metrics; the cost follows their number, not the log's.
+        Raises ValueError for a negative cursor. One past the end gives none.
+        """
+        if cursor < 0:
+            raise ValueError(f"cursor must not be negative, got {cursor}")
+        with self._lock:
+            latest = self._latest
+            count = len(self._log)
+            end = count if limit is None else min(count, cursor + limit)
+            raw = self._log[cursor:end]
+        return BridgeSnapshot(
+            progress=self._progress(latest),
+            metrics=tuple(self._resolve_metric(record) for record in raw),
+            metrics_count=count,
+            last_report_age=None if latest is None else max(0.0, monotonic() - latest[0]),
+        )
+
+    # --------------------------------------------------- for writers (subclasses)
+
+    def _update_state(self, percentage: float | None, message: str, **fields: object) -> None:
+        """Publish a state. Fields that Progress lacks go to its context.
+
+        A percentage of None keeps the last one. Values must be plain numbers or
+        strings.
+        """
+        self._publish_state(percentage, message, fields)
+        if self.cancel.requested:
+            self.cancel.raise_if_requested()
+
+    def _append_metric(self, metric: Metric) -> None:
+        """Append one metric to the log."""
+        with self._lock:
+            self._log.append((monotonic(), _METRIC, metric))
+
+    def _publish_state(
+        self, percentage: float | None, message: str, fields: Mapping[str, object]
+    ) -> None:
+        refuse_mutable(fields)
+        if percentage is None and (progress := self.get_status()) is not None:
+            percentage = progress.percentage
+        with self._lock:
+            self._latest = (monotonic(), _STATE, percentage, message, fields)
+
+    # ------------------------------------------------------- resolving, at read
+
+    def _progress(self, record: Record | None) -> Progress | None:
+        """Resolve a record; the percentage never falls from one read to the next."""
+        if record is None:
+            return None
+        progress = self._resolve(record)
+        with self._lock:
+            percentage = progress.percentage
+            if percentage is None:
+                percentage = self._high_water
+            self._high_water = max(self._high_water, percentage)
+            return replace(
+                progress, percentage=self._high_water, update_time=self._wall(record[0])
+            )
+
+    def _resolve(self, record: Record) -> Progress:
+        """Build what a record stands for; a subclass resolves its own kinds."""
+        _, _, percentage, message, fields = record
+        known = {name: value for name, value in fields.items() if name in _PROGRESS_FIELDS}
+        rest = {name: str(value) for name, value in fields.items() if name not in known}
+        return Progress(percentage=percentage, message=message, context=rest, **known)
+
+    def _resolve_metric(self, record: Record) -> Metric:
+        """Build the metric of a log entry; a subclass resolves its own kinds."""
+        metric: Metric = record[2]
+        return metric
+
+    def _wall(self, at: float) -> datetime:
+        """The wall time of a monotonic timestamp."""
+        wall, start = self._anchor
+        return wall + timedelta(seconds=at - start)
+
+
+_PLAIN = frozenset({float, int, str, bool, type(None)})
+
+
+def refuse_mutable(values: Mapping[str, object]) -> None:
+    """Raise TypeError unless every value is a plain number, string or None.
+
+    A tensor or an array would pin memory and may change before it is read; even
+    a numpy scalar is one conversion away from safe, and that conversion belongs
+    to the caller, once per report.
+    """
+    if not _PLAIN.issuperset(map(type, values.values())):
+        for name, value in values.items():
+            if type(value) not in _PLAIN:
+                raise TypeError(
+                    f"{name} is a {type(value).__name__}: report plain numbers and "
+                    "strings; convert with float() or .item(), once an epoch"
+                )

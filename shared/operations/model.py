@@ -1,0 +1,193 @@
+"""The nouns of the system: an operation, its progress, its metrics, its freshness.
+
+All values are frozen. Nothing here knows threads, stores or gRPC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+
+from shared.rpc.errors import Code, KtrdrError
+
+
+class OperationType(Enum):
+    """The kind of work."""
+
+    TRAINING = "TRAINING"
+    DATA_LOADING = "DATA_LOADING"
+
+
+class OperationStatus(Enum):
+    """Where an operation is in its life; `TRANSITIONS` says what may follow."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    CANCELLING = "CANCELLING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing can follow."""
+        return not TRANSITIONS[self]
+
+
+_S = OperationStatus
+TRANSITIONS: Mapping[OperationStatus, frozenset[OperationStatus]] = {
+    # A PENDING operation has no worker yet, so it can be cancelled at once.
+    _S.PENDING: frozenset({_S.RUNNING, _S.CANCELLED, _S.FAILED}),
+    _S.RUNNING: frozenset({_S.CANCELLING, _S.COMPLETED, _S.FAILED, _S.CANCELLED}),
+    # A result that arrives while CANCELLING wins: the work is done. FAILED is
+    # for a process that stops: nobody's cancellation, nobody's result.
+    _S.CANCELLING: frozenset({_S.COMPLETED, _S.CANCELLED, _S.FAILED}),
+    _S.COMPLETED: frozenset(),
+    _S.FAILED: frozenset(),
+    _S.CANCELLED: frozenset(),
+}
+ACTIVE_STATUSES = frozenset(status for status in _S if TRANSITIONS[status])
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the work has come, at one instant."""
+
+    percentage: float | None = None
+    """0 to 100; never falls. None while unknown."""
+    message: str = ""
+    """One line for people."""
+    phase: str = ""
+    """The part of the work."""
+    current_step: int = 0
+    """1-based step (epoch) at hand; 0 before the first."""
+    total_steps: int | None = None
+    items_processed: int = 0
+    items_total: int | None = None
+    update_time: datetime | None = None
+    """When the worker reported this (UTC)."""
+    estimated_remaining: float | None = None
+    """Seconds left at the pace so far."""
+    context: Mapping[str, str] = field(default_factory=dict)
+    """What else the worker says about where it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One entry of an operation's append-only log."""
+
+    time: datetime
+    kind: str
+    step: int
+    """1-based."""
+    values: Mapping[str, float]
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class OperationError:
+    """Why an operation has no result, or why a refresh did not succeed."""
+
+    code: Code
+    reason: str
+    message: str
+    retryable: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, error: KtrdrError) -> OperationError:
+        """Describe a raised domain error."""
+        return cls(error.code, error.reason, error.message, error.retryable, error.metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class PackedResult:
+    """A typed result message, packed: what google.protobuf.Any holds.
+
+    The engine never looks inside; the domain that made it converts it.
+    """
+
+    type_url: str
+    value: bytes
+
+
+class FreshnessSource(Enum):
+    """Where a snapshot was read."""
+
+    BRIDGE = "BRIDGE"
+    REMOTE = "REMOTE"
+    RECORD = "RECORD"
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One process on the way of a snapshot."""
+
+    instance: str
+    source: FreshnessSource
+    cached: bool
+    age: float
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """How old a snapshot is and why."""
+
+    age: float
+    """Seconds, summed over all hops."""
+    source: FreshnessSource
+    cached: bool
+    refresh_error: OperationError | None = None
+    path: tuple[Hop, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Liveness:
+    """What the owner of the work sees of its worker."""
+
+    worker_alive: bool
+    last_report_age: float | None = None
+    """Seconds; None before the first report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The process that runs the work: mine, another's, or mine before a restart."""
+
+    instance_id: str
+    incarnation: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One long-running piece of work, as recorded."""
+
+    operation_id: str
+    type: OperationType
+    status: OperationStatus
+    create_time: datetime
+    update_time: datetime
+    progress: Progress | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    metrics_count: int = 0
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    cancel_time: datetime | None = None
+    cancel_reason: str = ""
+    result: PackedResult | None = None
+    error: OperationError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OperationRecord:
+    """An operation with what only its keeper needs to know."""
+
+    operation: Operation
+    owner: Owner
+    request_id: str
+    fingerprint: str
+    """Digest of the validated request, to tell a repeat from a reuse."""

@@ -1,0 +1,1 @@
+"""Everything gRPC that is not about a domain."""

@@ -1,0 +1,239 @@
+"""The errors of ktrdr, each naming the gRPC status it becomes.
+
+    KtrdrError
+    ├── InvalidArgumentError          INVALID_ARGUMENT     bad fields, each named
+    ├── NotFoundError                 NOT_FOUND
+    │   ├── OperationNotFoundError
+    │   └── ModelNotFoundError
+    ├── AlreadyExistsError            ALREADY_EXISTS
+    │   └── RequestIdReusedError
+    ├── FailedPreconditionError       FAILED_PRECONDITION  the data or the state forbid it
+    ├── OutOfRangeError               OUT_OF_RANGE
+    │   └── CursorOutOfRangeError
+    ├── ResourceExhaustedError        RESOURCE_EXHAUSTED   with a time to come back
+    ├── UnavailableError              UNAVAILABLE          with a time to come back
+    │   ├── HostUnreachableError
+    │   ├── RefreshBusyError
+    │   ├── StoreUnavailableError
+    │   └── ProcessStoppingError
+    └── OperationCancelledError       CANCELLED            unwinds a cancelled worker
+
+Domain code raises them; one interceptor (`shared.rpc.interceptors`) maps them.
+This module does not know gRPC: the codes are the numbers of google.rpc.Code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar
+
+
+class Code(IntEnum):
+    """The numbers of google.rpc.Code that ktrdr answers with."""
+
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class KtrdrError(Exception):
+    """Root of everything ktrdr raises on purpose; never raised itself."""
+
+    code: ClassVar[Code] = Code.INTERNAL
+    reason: str = "INTERNAL"
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.metadata = dict(metadata or {})
+        if reason is not None:
+            self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One bad field: its path in the request and what to put right."""
+
+    field: str
+    description: str
+
+
+class InvalidArgumentError(KtrdrError):
+    """The request is wrong whatever the state; every bad field is named."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "INVALID_ARGUMENT"
+
+    def __init__(self, violations: Sequence[FieldViolation]) -> None:
+        self.violations = tuple(violations)
+        super().__init__("; ".join(f"{v.field}: {v.description}" for v in self.violations))
+
+    @classmethod
+    def of(cls, field: str, description: str) -> InvalidArgumentError:
+        """Build the error of one bad field."""
+        return cls([FieldViolation(field, description)])
+
+
+class NotFoundError(KtrdrError):
+    """The named thing does not exist."""
+
+    code = Code.NOT_FOUND
+    reason = "NOT_FOUND"
+
+
+class OperationNotFoundError(NotFoundError):
+    """No operation has this id."""
+
+    reason = "OPERATION_NOT_FOUND"
+
+    def __init__(self, operation_id: str) -> None:
+        super().__init__(
+            f"There is no operation {operation_id!r} here. "
+            "ListOperations (`ktrdr operations list`) shows those there are.",
+            metadata={"operation_id": operation_id[:200]},
+        )
+
+
+class ModelNotFoundError(NotFoundError):
+    """No model has this name."""
+
+    reason = "MODEL_NOT_FOUND"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"There is no model {name!r} here. ListModels (`ktrdr models list`) "
+            "shows those there are.",
+            metadata={"name": name[:200]},
+        )
+
+
+class AlreadyExistsError(KtrdrError):
+    """The name is taken."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "ALREADY_EXISTS"
+
+
+class RequestIdReusedError(AlreadyExistsError):
+    """The request_id belongs to a different request."""
+
+    reason = "REQUEST_ID_REUSED"
+
+    def __init__(self, request_id: str, operation_id: str) -> None:
+        super().__init__(
+            f"request_id {request_id!r} was used for a different request (operation "
+            f"{operation_id}). Send the same request again or choose another request_id.",
+            metadata={"request_id": request_id, "operation_id": operation_id},
+        )
+
+
+class FailedPreconditionError(KtrdrError):
+    """The request is well formed, but the data or the state forbid it."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "FAILED_PRECONDITION"
+
+
+class OutOfRangeError(KtrdrError):
+    """The position asked for does not exist (yet)."""
+
+    code = Code.OUT_OF_RANGE
+    reason = "OUT_OF_RANGE"
+
+
+class CursorOutOfRangeError(OutOfRangeError):
+    """The metrics cursor is past the end of the log."""
+
+    reason = "CURSOR_OUT_OF_RANGE"
+
+    def __init__(self, cursor: int, metrics_count: int) -> None:
+        super().__init__(
+            f"cursor: {cursor} is past the end; the log holds {metrics_count} metrics, "
+            f"so the largest cursor is {metrics_count}.",
+            metadata={"cursor": str(cursor), "metrics_count": str(metrics_count)},
+        )
+
+
+class _RetryLaterError(KtrdrError):
+    """An error that says when to come back."""
+
+    retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float = 1.0,
+        reason: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, reason=reason, metadata=metadata)
+        self.retry_after = retry_after
+        """Seconds after which trying again makes sense."""
+
+
+class ResourceExhaustedError(_RetryLaterError):
+    """Nothing is free to serve the request; it was not begun."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "RESOURCE_EXHAUSTED"
+
+
+class UnavailableError(_RetryLaterError):
+    """The request could not be served now; trying again may help."""
+
+    code = Code.UNAVAILABLE
+    reason = "UNAVAILABLE"
+
+
+class HostUnreachableError(UnavailableError):
+    """The process that owns the work did not answer in time."""
+
+    reason = "HOST_UNREACHABLE"
+
+
+class RefreshBusyError(UnavailableError):
+    """Too many callers already wait for the same owner."""
+
+    reason = "REFRESH_BUSY"
+
+
+class StoreUnavailableError(UnavailableError):
+    """The record could not be written."""
+
+    reason = "STORE_UNAVAILABLE"
+
+
+class ProcessStoppingError(UnavailableError):
+    """The process is shutting down and takes on no new work."""
+
+    reason = "PROCESS_STOPPING"
+
+
+class OperationCancelledError(KtrdrError):
+    """Raised in a worker to leave the work after a cancellation."""
+
+    code = Code.CANCELLED
+    reason = "CANCELLED"

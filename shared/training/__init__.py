@@ -1,0 +1,1 @@
+"""The one training code of every process that trains."""
