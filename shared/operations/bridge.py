@@ -132,9 +132,7 @@ class ProgressBridge:
             if percentage is None:
                 percentage = self._high_water
             self._high_water = max(self._high_water, percentage)
-            return replace(
-                progress, percentage=self._high_water, update_time=self._wall(record[0])
-            )
+            return replace(progress, percentage=self._high_water, update_time=self._wall(record[0]))
 
     def _resolve(self, record: Record) -> Progress:
         """Build what a record stands for; a subclass resolves its own kinds."""

@@ -148,9 +148,7 @@ class TrainingProgressBridge(ProgressBridge):
         )
 
     def on_preparation_phase(self, phase: str, message: str = "") -> None:
-        """Report a step between preprocessing and training: combining_data,
-        splitting_data, creating_model.
-        """
+        """Report combining_data, splitting_data or creating_model."""
         self._update_state(
             PREPROCESSING_END, message or phase.replace("_", " "), phase="preparation", step=phase
         )
