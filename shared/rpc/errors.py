@@ -13,6 +13,7 @@
     ├── ResourceExhaustedError        RESOURCE_EXHAUSTED   with a time to come back
     ├── UnavailableError              UNAVAILABLE          with a time to come back
     │   ├── HostUnreachableError
+    │   │   └── HostTimeoutError
     │   ├── RefreshBusyError
     │   ├── StoreUnavailableError
     │   └── ProcessStoppingError
@@ -212,6 +213,10 @@ class HostUnreachableError(UnavailableError):
     """The process that owns the work did not answer in time."""
 
     reason = "HOST_UNREACHABLE"
+
+
+class HostTimeoutError(HostUnreachableError):
+    """The process that owns the work did not answer within the time given."""
 
 
 class RefreshBusyError(UnavailableError):

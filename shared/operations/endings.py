@@ -1,0 +1,72 @@
+"""How an operation ends, decided at the moment it ends.
+
+Each function returns a decision: given the state and whether a cancellation was
+asked for, it names the ending. The live operation calls it under its lock, so
+that what was asked and what happened cannot cross.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+
+from shared.operations.live import Ending
+from shared.operations.model import OperationError, OperationStatus, PackedResult
+from shared.rpc.errors import Code, KtrdrError
+
+Decision = Callable[[OperationStatus, bool], Ending]
+
+PROCESS_STOPPED = OperationError(
+    Code.UNAVAILABLE,
+    "PROCESS_STOPPED",
+    "The process that ran the operation was stopped before the work was done. "
+    "Start it again with a new request_id.",
+    retryable=True,
+)
+
+
+def completed(result: PackedResult, at: datetime) -> Decision:
+    """The work is done; that wins over a cancellation that came too late."""
+    return lambda _status, _cancel: Ending(OperationStatus.COMPLETED, at, result=result)
+
+
+def failed(error: OperationError, at: datetime) -> Decision:
+    """The work raised: FAILED, or CANCELLED with its cause if that was asked for."""
+
+    def decide(_status: OperationStatus, cancel_wanted: bool) -> Ending:
+        if not cancel_wanted:
+            return Ending(OperationStatus.FAILED, at, error=error)
+        cause = {"cause_reason": error.reason, "cause_message": error.message}
+        return Ending(OperationStatus.CANCELLED, at, error=replace(_CANCELLED, metadata=cause))
+
+    return decide
+
+
+def stopped(at: datetime, *, process_stopping: bool) -> Decision:
+    """The worker stopped as told: by whoever cancelled, or by the process's own end."""
+
+    def decide(_status: OperationStatus, cancel_wanted: bool) -> Ending:
+        if process_stopping and not cancel_wanted:
+            return Ending(OperationStatus.FAILED, at, error=PROCESS_STOPPED)
+        return Ending(OperationStatus.CANCELLED, at, error=_CANCELLED)
+
+    return decide
+
+
+def error_of(raised: BaseException) -> OperationError:
+    """Describe what a worker raised; of what we did not foresee, its own words."""
+    if isinstance(raised, KtrdrError):
+        return OperationError.of(raised)
+    name = type(raised).__name__
+    return OperationError(
+        Code.INTERNAL,
+        "WORKER_RAISED",
+        f"The work failed with {name}: {raised}. The log of the process that ran it has more.",
+        metadata={"exception": name},
+    )
+
+
+_CANCELLED = OperationError(
+    Code.CANCELLED, "CANCELLED", "The operation was cancelled on request.", retryable=False
+)

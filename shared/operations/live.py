@@ -1,0 +1,326 @@
+"""One open operation in memory: its record, its metrics and who waits for it.
+
+Every method that ends in a change is a compare-and-set under the operation's
+own lock. No method calls a source, a store or another operation.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from math import inf
+
+from shared.operations.model import (
+    TRANSITIONS,
+    FreshnessSource,
+    Hop,
+    Liveness,
+    Metric,
+    Operation,
+    OperationError,
+    OperationRecord,
+    OperationStatus,
+    PackedResult,
+    Progress,
+)
+from shared.operations.source import OperationSource, SourceReading
+from shared.rpc.errors import FailedPreconditionError
+
+_ORDER = {
+    OperationStatus.PENDING: 0,
+    OperationStatus.RUNNING: 1,
+    OperationStatus.CANCELLING: 2,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an operation ends."""
+
+    status: OperationStatus
+    end_time: datetime
+    result: PackedResult | None = None
+    error: OperationError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveState:
+    """A consistent copy of what a live operation knows."""
+
+    operation: Operation
+    observed_at: float
+    """Monotonic instant its state is known for; -inf before the first read."""
+    source: FreshnessSource
+    path: tuple[Hop, ...]
+    liveness: Liveness | None
+    metrics: tuple[Metric, ...]
+    store_error: OperationError | None
+
+
+class Flight:
+    """One read of a source that is on its way; whoever needs it waits for `done`."""
+
+    __slots__ = ("done", "error", "number", "sent_at", "staleness")
+
+    def __init__(self, number: int, sent_at: float, staleness: float) -> None:
+        self.number = number
+        self.sent_at = sent_at
+        self.staleness = staleness
+        """What the owner was allowed to answer from its cache, seconds."""
+        self.error: BaseException | None = None
+        """Why it failed; None if it landed or was given up by its own reader."""
+        self.done = threading.Event()
+
+
+class LiveOperation:
+    """An operation that has not ended, or has just ended."""
+
+    def __init__(self, record: OperationRecord) -> None:
+        self.operation_id = record.operation.operation_id
+        # Guards every field below. Held for microseconds: never across a read
+        # of a source, a write to the store or another operation's lock.
+        self.lock = threading.Lock()
+        self.record = record
+        self.source: OperationSource | None = None
+        self.flight: Flight | None = None
+        self.flights_begun = 0
+        self.landed = 0
+        """Number of the last flight that brought news."""
+        self.observed_at = -inf
+        self.ending: Ending | None = None
+        """Decided, not yet published: the record is still to be stored."""
+        self.sealed = False
+        """No more metrics can come: the last drain is done."""
+        self.store_error: OperationError | None = None
+        self._metrics: list[Metric] = []
+        self._sent_at = -inf
+        self._path: tuple[Hop, ...] = ()
+        self._last_report: float | None = None
+        self._owner_liveness: Liveness | None = None
+        self._worker: threading.Thread | None = None
+        self._cancel_wanted: tuple[datetime, str] | None = None
+        self._waiters: set[threading.Event] = set()
+        self._upstream_wait = False
+        # Serialises writes to the store, so that an older record never replaces
+        # a newer one. Taken before `lock`, never inside it.
+        self.store_lock = threading.Lock()
+
+    # ---------------------------------------------------------------- reading
+
+    @property
+    def status(self) -> OperationStatus:
+        """The recorded state."""
+        return self.record.operation.status
+
+    @property
+    def metrics_count(self) -> int:
+        """How many metrics have been adopted."""
+        return len(self._metrics)
+
+    def state(self, cursor: int, limit: int, now: float) -> LiveState:
+        """Copy the state and at most `limit` metrics from `cursor` on, of one instant."""
+        with self.lock:
+            kind = FreshnessSource.RECORD
+            if self.source is not None and self.observed_at > -inf:
+                kind = self.source.kind
+            return LiveState(
+                operation=self.record.operation,
+                observed_at=self.observed_at,
+                source=kind,
+                path=self._path,
+                liveness=None if self.status.terminal else self._liveness(now),
+                metrics=tuple(self._metrics[cursor : cursor + limit]),
+                store_error=self.store_error,
+            )
+
+    def _liveness(self, now: float) -> Liveness:
+        if self._owner_liveness is not None:
+            return self._owner_liveness
+        age = None if self._last_report is None else max(0.0, now - self._last_report)
+        return Liveness(self._worker is not None and self._worker.is_alive(), age)
+
+    # ------------------------------------------------------------- transitions
+
+    def begin(self, worker: threading.Thread, at: datetime) -> bool:
+        """PENDING → RUNNING, unless the operation has been ended meanwhile."""
+        with self.lock:
+            if self.ending is not None or self.status is not OperationStatus.PENDING:
+                return False
+            self._worker = worker
+            self._change(status=OperationStatus.RUNNING, start_time=at, update_time=at)
+            return True
+
+    def want_cancel(self, reason: str, at: datetime) -> bool:
+        """Note that somebody wants it cancelled; False if that was known or is too late."""
+        with self.lock:
+            if self.ending is not None or self.status.terminal or self._cancel_wanted is not None:
+                return False
+            self._cancel_wanted = (at, reason)
+            return True
+
+    def unwant_cancel(self) -> None:
+        """Take the note back: the worker could not be told."""
+        with self.lock:
+            self._cancel_wanted = None
+
+    def mark_cancelling(self) -> bool:
+        """RUNNING → CANCELLING, if the worker has not ended meanwhile."""
+        with self.lock:
+            if self.ending is not None or self.status is not OperationStatus.RUNNING:
+                return False
+            operation = replace(self.record.operation, status=OperationStatus.CANCELLING)
+            self.record = replace(self.record, operation=self._with_cancel(operation))
+            return True
+
+    def claim_ending(
+        self,
+        decide: Callable[[OperationStatus, bool], Ending],
+        only_from: OperationStatus | None = None,
+    ) -> bool:
+        """Let `decide(status, cancel_wanted)` settle how it ends, once.
+
+        False if the operation has ended already, or is not in the state
+        `only_from`. FailedPreconditionError if the transition is not in the
+        table.
+        """
+        with self.lock:
+            if self.ending is not None or self.status.terminal:
+                return False
+            if only_from is not None and self.status is not only_from:
+                return False
+            ending = decide(self.status, self._cancel_wanted is not None)
+            if ending.status not in TRANSITIONS[self.status]:
+                raise FailedPreconditionError(
+                    f"operation {self.operation_id} is {self.status.value} and cannot become "
+                    f"{ending.status.value}",
+                    reason="ILLEGAL_TRANSITION",
+                )
+            self.ending = ending
+            return True
+
+    def seal(self) -> tuple[OperationRecord, list[Metric]] | None:
+        """Build the terminal record after the last drain; None if there is no ending."""
+        with self.lock:
+            if self.ending is None or self.status.terminal:
+                return None
+            self.sealed = True
+            operation = replace(
+                self.record.operation,
+                status=self.ending.status,
+                end_time=self.ending.end_time,
+                update_time=self.ending.end_time,
+                result=self.ending.result,
+                error=self.ending.error,
+            )
+            return replace(self.record, operation=self._with_cancel(operation)), self._metrics
+
+    def publish(self, record: OperationRecord) -> None:
+        """Make the stored terminal record visible and wake whoever waits."""
+        with self.lock:
+            self.record = record
+            self.source = None
+            self.store_error = None
+        self.wake_waiters()
+
+    def _with_cancel(self, operation: Operation) -> Operation:
+        if self._cancel_wanted is None:
+            return operation
+        at, reason = self._cancel_wanted
+        return replace(operation, cancel_time=at, cancel_reason=reason)
+
+    def _change(self, **fields: object) -> None:
+        operation = replace(self.record.operation, **fields)  # type: ignore[arg-type]  # callers name its fields
+        self.record = replace(self.record, operation=operation)
+
+    # --------------------------------------------------------------- adoption
+
+    def adopt(self, reading: SourceReading, sent_at: float, arrived_at: float) -> bool:
+        """Take over what a read brought; False if it does not continue what is known.
+
+        A delta counts only if it starts where the log ends and the operation
+        has not ended. A log shorter than ours was lost in the owner's restart:
+        ours and our further progress stay, its state is taken.
+        """
+        with self.lock:
+            if self.sealed or self.status.terminal or sent_at < self._sent_at:
+                return False
+            lost = reading.metrics_count < len(self._metrics)
+            if not lost and reading.cursor != len(self._metrics):
+                return False
+            self._metrics.extend(() if lost else reading.metrics)
+            self._sent_at = sent_at
+            self._path = reading.path
+            self._owner_liveness = reading.liveness
+            if reading.last_report_age is not None:
+                self._last_report = arrived_at - reading.last_report_age
+            self._adopt_progress(reading.progress)
+            if reading.operation is not None:
+                self._adopt_owner_state(reading.operation, last_page=not reading.has_more)
+            return True
+
+    def land(self, flight: Flight, observed_at: float) -> None:
+        """Note that a flight brought everything there was at `observed_at`."""
+        with self.lock:
+            self.landed = max(self.landed, flight.number)
+            self.observed_at = max(self.observed_at, observed_at)
+
+    def _adopt_progress(self, progress: Progress | None) -> None:
+        known = self.record.operation.progress
+        updated = self.record.operation.update_time
+        if progress is None or (
+            known is not None and (progress.percentage or 0.0) < (known.percentage or 0.0)
+        ):
+            progress = known
+        elif progress.update_time is not None:
+            updated = max(updated, progress.update_time)
+        self._change(progress=progress, update_time=updated, metrics_count=len(self._metrics))
+
+    def _adopt_owner_state(self, theirs: Operation, *, last_page: bool) -> None:
+        """Take the owner's state, never going back; its end only with its last metrics."""
+        ours = self.record.operation
+        status = ours.status
+        if not theirs.status.terminal and _ORDER[theirs.status] > _ORDER[status]:
+            status = theirs.status
+        self._change(
+            status=status,
+            start_time=ours.start_time or theirs.start_time,
+            cancel_time=ours.cancel_time or theirs.cancel_time,
+            cancel_reason=ours.cancel_reason or theirs.cancel_reason,
+        )
+        if theirs.status.terminal and last_page and self.ending is None:
+            end_time = theirs.end_time or theirs.update_time
+            self.ending = Ending(theirs.status, end_time, theirs.result, theirs.error)
+
+    # ---------------------------------------------------------------- waiting
+
+    def add_waiter(self, waiter: threading.Event) -> None:
+        """Have `waiter` set when the operation ends or its state must be looked at."""
+        with self.lock:
+            self._waiters.add(waiter)
+
+    def remove_waiter(self, waiter: threading.Event) -> None:
+        """Forget a waiter."""
+        with self.lock:
+            self._waiters.discard(waiter)
+
+    def lead_upstream_wait(self) -> OperationSource | None:
+        """The owner to wait at on behalf of all waiters; None if another waits or none is."""
+        with self.lock:
+            source = self.source
+            if source is None or source.kind is FreshnessSource.BRIDGE or self._upstream_wait:
+                return None
+            self._upstream_wait = True
+            return source
+
+    def end_upstream_wait(self) -> None:
+        """Let another waiter lead."""
+        with self.lock:
+            self._upstream_wait = False
+
+    def wake_waiters(self) -> None:
+        """Set every waiter."""
+        with self.lock:
+            for waiter in self._waiters:
+                waiter.set()

@@ -1,0 +1,520 @@
+"""The operations of this process: registry, lifecycle, and reads that are fresh enough.
+
+State lives where it is produced. The service reads it when somebody asks and
+what it knows is too old; nothing here polls, calls back or runs by itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+
+from shared.clock import Clock, SystemClock
+from shared.operations import endings
+from shared.operations.bridge import ProgressBridge
+from shared.operations.live import LiveOperation
+from shared.operations.model import (
+    FreshnessSource,
+    Operation,
+    OperationError,
+    OperationRecord,
+    OperationStatus,
+    Owner,
+    PackedResult,
+)
+from shared.operations.refresh import FULL_TIMEOUT, PAGE, Refreshed, Refresher
+from shared.operations.source import BridgeSource, OperationSource
+from shared.operations.starts import Launch, NewOperation, Starts
+from shared.operations.store import ACTIVE, OperationFilter, OperationStore, SortKey
+from shared.operations.views import OperationView, view_of_live, view_of_record
+from shared.operations.waiting import Waiter, WaitingRoom
+from shared.rpc.errors import (
+    CursorOutOfRangeError,
+    HostUnreachableError,
+    KtrdrError,
+    OperationCancelledError,
+    OperationNotFoundError,
+    ProcessStoppingError,
+    RequestIdReusedError,
+    StoreUnavailableError,
+)
+
+logger = logging.getLogger("ktrdr.operations")
+
+
+@dataclass(frozen=True, slots=True)
+class OperationsLimits:
+    """What bounds the service."""
+
+    cache_ttl: float = 1.0
+    """Seconds an answer may be old if the caller does not say."""
+    refresh_waiters: int = 6
+    """Callers that may wait for one remote target at once."""
+    wait_slots: int = 16
+    """Callers that may wait for the end of operations at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperationsPage:
+    """One page of a listing."""
+
+    views: tuple[OperationView, ...]
+    next_after: SortKey | None
+    """Where the next page begins; None if this is the last."""
+    total_count: int
+    active_count: int
+    unreachable: tuple[str, ...]
+
+
+class OperationsService:
+    """Every operation this process runs or stands in for.
+
+    Thread-safe. Deadlines are instants of the monotonic clock, `inf` for none.
+    """
+
+    def __init__(
+        self,
+        store: OperationStore,
+        owner: Owner,
+        *,
+        limits: OperationsLimits | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        limits = limits or OperationsLimits()
+        self._store = store
+        self._owner = owner
+        self._clock = clock or SystemClock()
+        self._ttl = limits.cache_ttl
+        self._refresher = Refresher(
+            self._clock, ttl=limits.cache_ttl, max_waiters_per_target=limits.refresh_waiters
+        )
+        self._room = WaitingRoom(limits.wait_slots, self._clock)
+        self._starts = Starts()
+        # Guards _live and _stopping. Never held while a live operation's lock,
+        # the store or a source is used.
+        self._lock = threading.Lock()
+        self._live: dict[str, LiveOperation] = {}
+        self._stopping = False
+
+    # ---------------------------------------------------------------- starting
+
+    def start_operation(self, new: NewOperation, launch: Launch) -> OperationView:
+        """Create an operation and get its work going; the same request again finds it.
+
+        Raises RequestIdReusedError for a different request under the same id,
+        ResourceExhaustedError if nothing is free, ProcessStoppingError at the
+        end. Whatever is raised, no operation is left behind.
+        """
+        self._starts.once(new, lambda: self._start(new, launch))
+        return self.get_operation(new.operation_id)
+
+    def _start(self, new: NewOperation, launch: Launch) -> None:
+        kept = self._store.get(new.operation_id)
+        if kept is not None:
+            if kept.fingerprint != new.fingerprint:
+                raise RequestIdReusedError(new.request_id, new.operation_id)
+            return
+        launch.reserve()
+        try:
+            self._create(new)
+            launch.begin(new.operation_id)
+        except BaseException:
+            launch.release()
+            with self._lock:
+                self._live.pop(new.operation_id, None)
+            self._store.discard(new.operation_id)
+            raise
+
+    def _create(self, new: NewOperation) -> None:
+        now = self._clock.now()
+        operation = Operation(
+            operation_id=new.operation_id,
+            type=new.type,
+            status=OperationStatus.PENDING,
+            create_time=now,
+            update_time=now,
+            metadata=dict(new.metadata),
+        )
+        record = OperationRecord(operation, self._owner, new.request_id, new.fingerprint)
+        with self._lock:
+            if self._stopping:
+                raise ProcessStoppingError(
+                    "This process is shutting down and starts no more work; try another or "
+                    "the same once it is up again."
+                )
+            self._live[new.operation_id] = LiveOperation(record)
+        self._store.create(record)
+
+    def register_local_bridge(self, operation_id: str, bridge: ProgressBridge) -> None:
+        """Say which bridge the operation's worker in this process writes to."""
+        self._register(operation_id, BridgeSource(bridge))
+        logger.info("Registered local bridge for operation %s", operation_id)
+
+    def _register(self, operation_id: str, source: OperationSource) -> None:
+        live = self._open(operation_id)
+        with live.lock:
+            live.source = source
+
+    # --------------------------------------------------------------- lifecycle
+
+    def run_operation(self, operation_id: str, work: Callable[[], PackedResult]) -> None:
+        """Do the work on this thread and record how it ended.
+
+        Does nothing if the operation was cancelled before its turn.
+        """
+        if not self.begin_operation(operation_id):
+            return
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001  # whatever work raises ends its operation
+            self.fail_operation(operation_id, error)
+        else:
+            self.complete_operation(operation_id, result)
+
+    def begin_operation(self, operation_id: str) -> bool:
+        """PENDING → RUNNING on the calling thread; False if it has been ended."""
+        with self._lock:
+            live = self._live.get(operation_id)
+        if live is None or not live.begin(threading.current_thread(), self._clock.now()):
+            return False
+        self._save(live)
+        return True
+
+    def complete_operation(self, operation_id: str, result: PackedResult) -> bool:
+        """End with a result, also while CANCELLING; False if it has ended already."""
+        return self._end(operation_id, endings.completed(result, self._clock.now()))
+
+    def fail_operation(self, operation_id: str, error: BaseException) -> bool:
+        """End because the work raised; False if it has ended already.
+
+        CANCELLED if that was asked for, PROCESS_STOPPED if the process stops,
+        else FAILED with the error's code, reason and message.
+        """
+        now = self._clock.now()
+        if isinstance(error, OperationCancelledError):
+            return self._end(operation_id, endings.stopped(now, process_stopping=self._stopping))
+        if not isinstance(error, KtrdrError):
+            logger.error("Operation %s raised", operation_id, exc_info=error)
+        return self._end(operation_id, endings.failed(endings.error_of(error), now))
+
+    def _end(self, operation_id: str, decision: endings.Decision) -> bool:
+        with self._lock:
+            live = self._live.get(operation_id)
+        if live is None or not live.claim_ending(decision):
+            return False
+        return self._settle(live)
+
+    def _settle(self, live: LiveOperation, *, wait: bool = True) -> bool:
+        """Drain, store, publish: in this order, so that nothing terminal is ever partial.
+
+        False if the store is away; the operation stays open and the next query
+        tries again.
+        """
+        if not live.store_lock.acquire(blocking=wait):
+            return False
+        try:
+            self._drain(live)
+            sealed = live.seal()
+            if sealed is None:
+                return live.status.terminal
+            record = self._store.finish(*sealed)
+            live.publish(record)
+        except StoreUnavailableError as error:
+            self._note_store_error(live, error)
+            return False
+        finally:
+            live.store_lock.release()
+        with self._lock:
+            self._live.pop(live.operation_id, None)
+        self._log_end(record.operation)
+        return True
+
+    def _drain(self, live: LiveOperation) -> None:
+        """Read a bridge to its end; its worker has stopped writing.
+
+        Work elsewhere needs none: its end arrives only with its last metrics.
+        """
+        source = live.source
+        while source is not None and source.kind is FreshnessSource.BRIDGE and not live.sealed:
+            sent_at = self._clock.monotonic()
+            reading = source.begin_read(live.metrics_count, PAGE, 0.0, FULL_TIMEOUT).result()
+            if live.adopt(reading, sent_at, sent_at) and not reading.has_more:
+                break
+
+    def _save(self, live: LiveOperation) -> None:
+        """Store a transition; work does not stop because a store is away."""
+        try:
+            with live.store_lock:
+                self._store.save(live.record)
+        except StoreUnavailableError as error:
+            self._note_store_error(live, error)
+
+    def _note_store_error(self, live: LiveOperation, error: StoreUnavailableError) -> None:
+        with live.lock:
+            live.store_error = OperationError.of(error)
+        logger.error("Operation %s could not be stored: %s", live.operation_id, error)
+
+    def _log_end(self, operation: Operation) -> None:
+        if operation.status is OperationStatus.COMPLETED:
+            logger.info("Completed operation %s with results", operation.operation_id)
+        elif operation.error is not None:
+            logger.info(
+                "Operation %s ended %s: %s: %s",
+                operation.operation_id,
+                operation.status.value,
+                operation.error.reason,
+                operation.error.message,
+            )
+
+    # ----------------------------------------------------------------- reading
+
+    def get_operation(
+        self,
+        operation_id: str,
+        *,
+        max_staleness: float | None = None,
+        metrics_cursor: int = 0,
+        metrics_limit: int = 0,
+        deadline: float = inf,
+    ) -> OperationView:
+        """Return a snapshot and at most `metrics_limit` metrics from the cursor on.
+
+        `max_staleness` in seconds is strict, 0 reads now; None accepts the TTL
+        and, if that cannot be had, whatever is known. Raises
+        OperationNotFoundError; UnavailableError if a strict bound cannot be met.
+        """
+        with self._lock:
+            live = self._live.get(operation_id)
+        if live is None:
+            return self._recorded(operation_id, metrics_cursor, metrics_limit)
+        staleness = self._ttl if max_staleness is None else max_staleness
+        refreshed = self._refresh(live, staleness, deadline)
+        if refreshed.error is not None and max_staleness is not None:
+            raise _strict(refreshed.error)
+        return self._view(live, refreshed, metrics_cursor, metrics_limit)
+
+    def get_metrics(
+        self, operation_id: str, cursor: int, limit: int, *, deadline: float = inf
+    ) -> OperationView:
+        """Return a snapshot and a page of its metrics.
+
+        Raises CursorOutOfRangeError for a cursor past the end, once a read of
+        the worker has confirmed it.
+        """
+        view = self.get_operation(
+            operation_id, metrics_cursor=cursor, metrics_limit=limit, deadline=deadline
+        )
+        if cursor > view.operation.metrics_count and not view.operation.status.terminal:
+            view = self.get_operation(
+                operation_id,
+                max_staleness=0.0,
+                metrics_cursor=cursor,
+                metrics_limit=limit,
+                deadline=deadline,
+            )
+        if cursor > view.operation.metrics_count:
+            raise CursorOutOfRangeError(cursor, view.operation.metrics_count)
+        return view
+
+    def list_operations(
+        self, wanted: OperationFilter, after: SortKey | None, limit: int, *, deadline: float = inf
+    ) -> OperationsPage:
+        """Return a page of operations, newest first; only the page is refreshed.
+
+        Rows that no longer match once refreshed are left out; counts are as
+        recorded; targets that did not answer are named.
+        """
+        deadline = min(deadline, self._clock.monotonic() + 1.0)
+        records = self._store.page(wanted, after, limit + 1)
+        views: list[OperationView] = []
+        unreachable: dict[str, None] = {}
+        for record in records[:limit]:
+            view, target = self._row(record, deadline)
+            if target is not None:
+                unreachable[target] = None
+            if view is not None and wanted.matches(view.operation.type, view.operation.status):
+                views.append(view)
+        last = records[limit - 1].operation if len(records) > limit else None
+        return OperationsPage(
+            views=tuple(views),
+            next_after=None if last is None else (last.create_time, last.operation_id),
+            total_count=self._store.count(wanted),
+            active_count=self._store.count(ACTIVE),
+            unreachable=tuple(unreachable),
+        )
+
+    def _row(
+        self, record: OperationRecord, deadline: float
+    ) -> tuple[OperationView | None, str | None]:
+        """The row of a listing, and the target that did not answer for it."""
+        with self._lock:
+            live = self._live.get(record.operation.operation_id)
+        if live is None:
+            kept = self._store.get(record.operation.operation_id)
+            return (self._terminal(kept, 0, 0) if kept is not None else None), None
+        source = live.source
+        refreshed = self._refresh(live, self._ttl, deadline)
+        down = isinstance(refreshed.error, HostUnreachableError) and source is not None
+        return self._view(live, refreshed, 0, 0), source.target if down and source else None
+
+    def _refresh(self, live: LiveOperation, staleness: float, deadline: float) -> Refreshed:
+        refreshed = self._refresher.refresh(live, staleness, deadline)
+        if live.ending is not None and not live.status.terminal:
+            self._settle(live, wait=False)
+        return refreshed
+
+    def _recorded(self, operation_id: str, cursor: int, limit: int) -> OperationView:
+        record = self._store.get(operation_id)
+        view = None if record is None else self._terminal(record, cursor, limit)
+        if view is None:
+            raise OperationNotFoundError(operation_id)
+        return view
+
+    def _terminal(self, record: OperationRecord, cursor: int, limit: int) -> OperationView | None:
+        """The view of a finished record; None if it is open and not ours to read."""
+        if not record.operation.status.terminal:
+            return None
+        metrics = self._store.metrics(record.operation.operation_id, cursor, limit)
+        return view_of_record(record.operation, metrics, self._owner.instance_id)
+
+    def _view(
+        self, live: LiveOperation, refreshed: Refreshed, cursor: int, limit: int
+    ) -> OperationView:
+        now = self._clock.monotonic()
+        return view_of_live(live.state(cursor, limit, now), refreshed, self._owner.instance_id, now)
+
+    def _open(self, operation_id: str) -> LiveOperation:
+        with self._lock:
+            live = self._live.get(operation_id)
+        if live is None:
+            raise OperationNotFoundError(operation_id)
+        return live
+
+    # -------------------------------------------------------------- cancelling
+
+    def cancel_operation(
+        self, operation_id: str, reason: str = "", *, deadline: float = inf
+    ) -> OperationView:
+        """Ask an operation to stop; once asked or ended, nothing more happens.
+
+        Raises OperationNotFoundError; UnavailableError, with nothing changed,
+        if the owner of the work cannot be told.
+        """
+        with self._lock:
+            live = self._live.get(operation_id)
+        if live is not None and live.want_cancel(reason, self._clock.now()):
+            self._cancel(live, reason, deadline)
+        return self.get_operation(operation_id, deadline=deadline)
+
+    def _cancel(self, live: LiveOperation, reason: str, deadline: float) -> None:
+        source = live.source
+        if source is not None:
+            timeout = min(FULL_TIMEOUT, deadline - self._clock.monotonic())
+            try:
+                source.cancel(reason, timeout)
+            except KtrdrError:
+                live.unwant_cancel()
+                raise
+        here = source is None or source.kind is FreshnessSource.BRIDGE
+        if here and live.claim_ending(
+            endings.stopped(self._clock.now(), process_stopping=False),
+            only_from=OperationStatus.PENDING,  # no worker is at it yet
+        ):
+            self._settle(live)
+        elif live.mark_cancelling():
+            self._save(live)
+
+    # ----------------------------------------------------------------- waiting
+
+    def wait_operation(
+        self, operation_id: str, timeout: float, waiter: Waiter, *, deadline: float = inf
+    ) -> tuple[OperationView, float | None]:
+        """Return the latest state when it is terminal or the time is up.
+
+        The second value is set if the call returned early for want of a slot:
+        the seconds after which to come back.
+        """
+        view = self.get_operation(operation_id, deadline=deadline)
+        with self._lock:
+            live = self._live.get(operation_id)
+        if live is None or view.operation.status.terminal:
+            return self.get_operation(operation_id, deadline=deadline), None
+        retry_after = self._room.enter()
+        if retry_after is not None:
+            return view, retry_after
+        live.add_waiter(waiter.event)
+        try:
+            served = self._wait(live, min(self._clock.monotonic() + timeout, deadline), waiter)
+        finally:
+            live.remove_waiter(waiter.event)
+            self._room.leave()
+        view = self.get_operation(operation_id, deadline=deadline)
+        return view, None if served else self._room.return_after()
+
+    def _wait(self, live: LiveOperation, until: float, waiter: Waiter) -> bool:
+        """Wait for the end or the time; False if it had to be given up before."""
+        while not (live.status.terminal or waiter.gone):
+            left = until - self._clock.monotonic()
+            if left <= 0:
+                break
+            if self._stopping:
+                return False
+            source = live.lead_upstream_wait()
+            if source is None:
+                waiter.event.wait(left)
+                waiter.event.clear()
+            elif not self._wait_upstream(live, source, until):
+                return False
+        return True
+
+    def _wait_upstream(self, live: LiveOperation, source: OperationSource, until: float) -> bool:
+        """Wait at the owner on behalf of all waiters; False if it cannot be reached."""
+        try:
+            source.wait(until - self._clock.monotonic())
+            return self._refresh(live, 0.0, until).error is None
+        except KtrdrError as error:
+            logger.debug("Waiting for operation %s upstream: %s", live.operation_id, error)
+            return False
+        finally:
+            live.end_upstream_wait()
+            live.wake_waiters()
+
+    # ---------------------------------------------------------------- stopping
+
+    def refuse_starts(self) -> None:
+        """Begin to stop: start nothing more and send every waiter home with what is known."""
+        with self._lock:
+            self._stopping = True
+            lives = list(self._live.values())
+        for live in lives:
+            live.wake_waiters()
+
+    def interrupt_work(self) -> None:
+        """Tell every worker of this process to stop; their operations end PROCESS_STOPPED."""
+        for live in self._local():
+            if live.source is not None:
+                live.source.cancel("The process is stopping.", 0.0)
+
+    def end_unfinished(self) -> None:
+        """Record every operation of this process that is still open as PROCESS_STOPPED."""
+        for live in self._local():
+            self._end(live.operation_id, endings.stopped(self._clock.now(), process_stopping=True))
+
+    def _local(self) -> Sequence[LiveOperation]:
+        with self._lock:
+            lives = list(self._live.values())
+        return [
+            live
+            for live in lives
+            if live.source is not None and live.source.kind is FreshnessSource.BRIDGE
+        ]
+
+
+def _strict(error: KtrdrError) -> KtrdrError:
+    """What a caller with a strict bound gets: UNAVAILABLE, whatever kept us from reading."""
+    if isinstance(error, HostUnreachableError) or error.retryable:
+        return error
+    return HostUnreachableError(error.message, reason=error.reason, metadata=error.metadata)

@@ -1,0 +1,206 @@
+"""The gRPC face of the operations service: messages in, messages out, nothing else.
+
+Errors are raised, never caught: an interceptor maps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from math import inf
+
+import grpc
+
+from ktrdr.operations.v1 import operations_service_pb2 as pb
+from ktrdr.operations.v1 import operations_service_pb2_grpc
+from shared.clock import Clock, SystemClock
+from shared.operations import conversion
+from shared.operations.model import ACTIVE_STATUSES, OperationStatus, OperationType
+from shared.operations.service import OperationsService
+from shared.operations.store import OperationFilter, SortKey
+from shared.operations.waiting import Waiter
+from shared.rpc.deadline import deadline_of
+from shared.rpc.errors import FieldViolation, InvalidArgumentError
+from shared.rpc.paging import decode_token, encode_token, page_size
+
+MAX_PAGE_METRICS = 1000
+MAX_PAGE_BYTES = 1024 * 1024
+MAX_OPERATION_ID = 256
+MAX_REASON = 1000
+DEFAULT_WAIT = 30.0
+LONGEST_WAIT = 60.0
+
+
+class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
+    """Serves ktrdr.operations.v1.OperationsService from an OperationsService."""
+
+    def __init__(self, operations: OperationsService, clock: Clock | None = None) -> None:
+        self._operations = operations
+        self._clock = clock or SystemClock()
+
+    def GetOperation(  # noqa: N802  # the contract's name
+        self, request: pb.GetOperationRequest, context: grpc.ServicerContext
+    ) -> pb.GetOperationResponse:
+        """Answer with a snapshot and, if asked, the metrics since a cursor."""
+        _check_operation_id(request.operation_id)
+        wants_metrics = request.HasField("metrics_cursor")
+        _check_cursor("metrics_cursor", request.metrics_cursor)
+        view = self._operations.get_operation(
+            request.operation_id,
+            max_staleness=_staleness(request),
+            metrics_cursor=request.metrics_cursor,
+            metrics_limit=MAX_PAGE_METRICS if wants_metrics else 0,
+            deadline=deadline_of(context, self._clock),
+        )
+        response = pb.GetOperationResponse(operation=conversion.view_to_proto(view))
+        if wants_metrics:
+            count = view.operation.metrics_count
+            page = conversion.metrics_page(view.metrics, MAX_PAGE_BYTES)
+            response.metrics.extend(page)
+            response.new_cursor = min(request.metrics_cursor + len(page), count)
+            response.has_more = response.new_cursor < count
+        return response
+
+    def GetMetrics(  # noqa: N802  # the contract's name
+        self, request: pb.GetMetricsRequest, context: grpc.ServicerContext
+    ) -> pb.GetMetricsResponse:
+        """Answer with one page of the metrics log."""
+        _check_operation_id(request.operation_id)
+        _check_cursor("cursor", request.cursor)
+        limit = page_size(request.page_size, default=500, largest=MAX_PAGE_METRICS)
+        view = self._operations.get_metrics(
+            request.operation_id,
+            request.cursor,
+            limit,
+            deadline=deadline_of(context, self._clock),
+        )
+        page = conversion.metrics_page(view.metrics, MAX_PAGE_BYTES)
+        new_cursor = request.cursor + len(page)
+        return pb.GetMetricsResponse(
+            metrics=page,
+            new_cursor=new_cursor,
+            has_more=new_cursor < view.operation.metrics_count,
+            freshness=conversion.freshness_to_proto(view.freshness),
+        )
+
+    def ListOperations(  # noqa: N802  # the contract's name
+        self, request: pb.ListOperationsRequest, context: grpc.ServicerContext
+    ) -> pb.ListOperationsResponse:
+        """Answer with one page of operations, newest first."""
+        wanted = _filter(request)
+        limit = page_size(request.page_size, default=50, largest=500)
+        page = self._operations.list_operations(
+            wanted, _after(request), limit, deadline=deadline_of(context, self._clock)
+        )
+        return pb.ListOperationsResponse(
+            operations=[conversion.view_to_proto(view) for view in page.views],
+            next_page_token=_token(page.next_after, request),
+            total_count=page.total_count,
+            active_count=page.active_count,
+            unreachable=page.unreachable,
+        )
+
+    def CancelOperation(  # noqa: N802  # the contract's name
+        self, request: pb.CancelOperationRequest, context: grpc.ServicerContext
+    ) -> pb.CancelOperationResponse:
+        """Ask an operation to stop and answer with it."""
+        _check_operation_id(request.operation_id)
+        if len(request.reason) > MAX_REASON:
+            raise InvalidArgumentError.of("reason", f"must be at most {MAX_REASON} characters")
+        view = self._operations.cancel_operation(
+            request.operation_id, request.reason, deadline=deadline_of(context, self._clock)
+        )
+        return pb.CancelOperationResponse(operation=conversion.view_to_proto(view))
+
+    def WaitOperation(  # noqa: N802  # the contract's name
+        self, request: pb.WaitOperationRequest, context: grpc.ServicerContext
+    ) -> pb.WaitOperationResponse:
+        """Answer when the operation has ended or the time is up."""
+        _check_operation_id(request.operation_id)
+        timeout = DEFAULT_WAIT
+        if request.HasField("timeout"):
+            timeout = conversion.seconds(request.timeout)
+        if timeout < 0:
+            raise InvalidArgumentError.of("timeout", f"must not be negative, got {timeout} s")
+        waiter = Waiter()
+        if not context.add_callback(waiter.leave):
+            waiter.leave()
+        # The answer must leave before the caller stops listening.
+        deadline = deadline_of(context, self._clock)
+        margin = 0.0 if deadline == inf else 0.1
+        view, retry_after = self._operations.wait_operation(
+            request.operation_id, min(timeout, LONGEST_WAIT), waiter, deadline=deadline - margin
+        )
+        response = pb.WaitOperationResponse(operation=conversion.view_to_proto(view))
+        if retry_after is not None:
+            response.retry_after.CopyFrom(conversion.duration(retry_after))
+        return response
+
+
+def _check_operation_id(operation_id: str) -> None:
+    if not operation_id:
+        raise InvalidArgumentError.of("operation_id", "is required")
+    if len(operation_id) > MAX_OPERATION_ID:
+        raise InvalidArgumentError.of(
+            "operation_id", f"must be at most {MAX_OPERATION_ID} characters"
+        )
+
+
+def _check_cursor(field: str, cursor: int) -> None:
+    if cursor < 0:
+        raise InvalidArgumentError.of(field, f"must not be negative, got {cursor}; start at 0")
+
+
+def _staleness(request: pb.GetOperationRequest) -> float | None:
+    """The strict bound in seconds; None if the caller leaves it to us."""
+    if not request.HasField("max_staleness"):
+        return 0.0 if request.force_refresh else None
+    if request.force_refresh:
+        raise InvalidArgumentError.of(
+            "max_staleness", "excludes force_refresh, which is max_staleness 0; set one of them"
+        )
+    bound = conversion.seconds(request.max_staleness)
+    if bound < 0:
+        raise InvalidArgumentError.of("max_staleness", f"must not be negative, got {bound} s")
+    return bound
+
+
+def _filter(request: pb.ListOperationsRequest) -> OperationFilter:
+    if request.active_only and request.statuses:
+        raise InvalidArgumentError.of("active_only", "excludes statuses; set one of them")
+    violations = _unknown("statuses", request.statuses, conversion.STATUS_FROM_PROTO)
+    violations += _unknown("types", request.types, conversion.TYPE_FROM_PROTO)
+    if violations:
+        raise InvalidArgumentError(violations)
+    statuses: Collection[OperationStatus] = [
+        conversion.STATUS_FROM_PROTO[number] for number in request.statuses
+    ]
+    types: Collection[OperationType] = [
+        conversion.TYPE_FROM_PROTO[number] for number in request.types
+    ]
+    if request.active_only:
+        statuses = ACTIVE_STATUSES
+    return OperationFilter(frozenset(statuses), frozenset(types))
+
+
+def _unknown(field: str, numbers: Collection[int], known: Collection[int]) -> list[FieldViolation]:
+    return [
+        FieldViolation(f"{field}[{index}]", f"{number} is not a value to filter by")
+        for index, number in enumerate(numbers)
+        if number not in known
+    ]
+
+
+def _filters_key(request: pb.ListOperationsRequest) -> object:
+    return sorted(request.statuses), sorted(request.types), request.active_only
+
+
+def _after(request: pb.ListOperationsRequest) -> SortKey | None:
+    position = decode_token(request.page_token, _filters_key(request), parts=2)
+    return None if position is None else (datetime.fromisoformat(position[0]), position[1])
+
+
+def _token(after: SortKey | None, request: pb.ListOperationsRequest) -> str:
+    if after is None:
+        return ""
+    return encode_token([after[0].isoformat(), after[1]], _filters_key(request))

@@ -1,0 +1,127 @@
+"""Where an operation's news comes from: the port, and the bridge behind it.
+
+A source is asked, never tells. The one of this process reads a ProgressBridge;
+one for work elsewhere asks the owner. The service treats both alike.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from shared.operations.bridge import ProgressBridge
+from shared.operations.model import FreshnessSource, Hop, Liveness, Metric, Operation, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class SourceReading:
+    """What one read of a source brought: state and metrics of one instant."""
+
+    cursor: int
+    """Index of the first of `metrics` in the log."""
+    metrics: tuple[Metric, ...]
+    metrics_count: int
+    """Length of the source's whole log."""
+    progress: Progress | None
+    last_report_age: float | None = None
+    """Seconds since the worker reported; None before its first report."""
+    age: float = 0.0
+    """Seconds the snapshot was old when the source answered."""
+    operation: Operation | None = None
+    """The owner's operation, if the owner decides how it ends; None if this
+    process does."""
+    liveness: Liveness | None = None
+    """As the owner sees it; None if this process is the owner."""
+    path: tuple[Hop, ...] = ()
+    """The processes the snapshot passed before this one."""
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the source's log goes on after these metrics."""
+        return self.cursor + len(self.metrics) < self.metrics_count
+
+
+class PendingRead(Protocol):
+    """A read that has been sent."""
+
+    def result(self) -> SourceReading:
+        """Return what it brought, or raise a KtrdrError.
+
+        HostTimeoutError when the time given ran out, another
+        HostUnreachableError when the owner could not be reached.
+        """
+        ...
+
+
+class OperationSource(Protocol):
+    """What the service needs of whoever knows an operation's state."""
+
+    kind: FreshnessSource
+    target: str | None
+    """What becomes unreachable as a whole, an address; None for this process."""
+
+    def begin_read(
+        self, cursor: int, limit: int, max_staleness: float, timeout: float
+    ) -> PendingRead:
+        """Send a read of state and at most `limit` metrics from `cursor` on.
+
+        `max_staleness` is what the owner may answer from its cache, and
+        `timeout` how long the answer may take; both in seconds. Does not block.
+        """
+        ...
+
+    def cancel(self, reason: str, timeout: float) -> None:
+        """Tell the worker to stop, or raise a KtrdrError with nothing changed."""
+        ...
+
+    def wait(self, timeout: float) -> None:
+        """Block until the owner's operation has ended or the time is up.
+
+        Only asked of sources whose readings carry the owner's operation.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _BridgeRead:
+    bridge: ProgressBridge
+    cursor: int
+    limit: int
+
+    def result(self) -> SourceReading:
+        snapshot = self.bridge.snapshot(self.cursor, self.limit)
+        return SourceReading(
+            cursor=self.cursor,
+            metrics=snapshot.metrics,
+            metrics_count=snapshot.metrics_count,
+            progress=snapshot.progress,
+            last_report_age=snapshot.last_report_age,
+        )
+
+
+class BridgeSource:
+    """An operation whose worker writes to a bridge in this process."""
+
+    kind = FreshnessSource.BRIDGE
+    target: str | None = None
+
+    def __init__(self, bridge: ProgressBridge) -> None:
+        self._bridge = bridge
+
+    def begin_read(
+        self,
+        cursor: int,
+        limit: int,
+        max_staleness: float,  # noqa: ARG002  # a bridge is never stale
+        timeout: float,  # noqa: ARG002  # nor slow
+    ) -> PendingRead:
+        """Prepare a read of the bridge; it takes microseconds, at `result()`."""
+        return _BridgeRead(self._bridge, cursor, limit)
+
+    def cancel(self, reason: str, timeout: float) -> None:  # noqa: ARG002  # takes no time
+        """Set the bridge's cancel signal."""
+        self._bridge.cancel.request(reason)
+
+    def wait(self, timeout: float) -> None:  # noqa: ARG002  # see below
+        """Never asked: work in this process ends by the service's own hand."""
+        raise AssertionError("a bridge has no owner to wait for")

@@ -1,0 +1,112 @@
+"""A bounded pool of worker threads for long work, with a bounded queue.
+
+Threads exist only while there is work: one is started per job up to the limit,
+takes queued jobs as long as there are any, and ends. The pool joins them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from shared.operations.cancellation import CancelSignal
+from shared.rpc.errors import ResourceExhaustedError
+
+logger = logging.getLogger("ktrdr.workers")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Work for one thread; a cancelled one that still queues is dropped."""
+
+    run: Callable[[], None]
+    """Must not raise."""
+    cancel: CancelSignal
+
+
+class WorkerPool:
+    """Runs jobs on at most `workers` threads and queues at most `queue_limit` more."""
+
+    def __init__(self, name: str, *, workers: int, queue_limit: int) -> None:
+        self._name = name
+        self._workers = workers
+        self._queue_limit = queue_limit
+        self._lock = threading.Lock()  # guards everything below
+        self._queue: deque[Job] = deque()
+        self._threads: set[threading.Thread] = set()
+        self._reserved = 0
+        self._started = 0
+        self._closed = False
+
+    def reserve(self) -> None:
+        """Take a place for a job, to be given to `submit` or back by `release`.
+
+        Raises ResourceExhaustedError if all workers are busy and the queue is full.
+        """
+        with self._lock:
+            self._queue = deque(job for job in self._queue if not job.cancel.requested)
+            taken = len(self._threads) + len(self._queue) + self._reserved
+            if self._closed or taken >= self._workers + self._queue_limit:
+                raise ResourceExhaustedError(
+                    f"All {self._workers} {self._name} workers are busy and the queue of "
+                    f"{self._queue_limit} is full. Wait for an operation to end or cancel one.",
+                    reason="WORKERS_BUSY",
+                    retry_after=5.0,
+                    metadata={"workers": str(self._workers), "queued": str(len(self._queue))},
+                )
+            self._reserved += 1
+
+    def release(self) -> None:
+        """Give back a place that will not be used."""
+        with self._lock:
+            self._reserved -= 1
+
+    def submit(self, job: Job) -> None:
+        """Hand in the job for a place that was reserved."""
+        with self._lock:
+            self._reserved -= 1
+            if self._closed:
+                return
+            self._queue.append(job)
+            if len(self._threads) < self._workers:
+                self._started += 1
+                thread = threading.Thread(
+                    target=self._work, name=f"{self._name}-{self._started}", daemon=True
+                )
+                self._threads.add(thread)
+                thread.start()
+
+    def close(self) -> None:
+        """Take no more jobs and forget the queued ones; running ones go on."""
+        with self._lock:
+            self._closed = True
+            self._queue.clear()
+
+    def join(self, timeout: float) -> bool:
+        """Wait for the running jobs to end; False if some have not in `timeout` seconds."""
+        end = monotonic() + timeout
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(max(0.0, end - monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    def _work(self) -> None:
+        while (job := self._next()) is not None:
+            if not job.cancel.requested:
+                try:
+                    job.run()
+                except BaseException:
+                    logger.exception("A %s job raised", self._name)
+
+    def _next(self) -> Job | None:
+        """The next job; None, and the thread is off the books, if there is none."""
+        with self._lock:
+            if self._queue:
+                return self._queue.popleft()
+            self._threads.discard(threading.current_thread())
+            return None

@@ -1,0 +1,112 @@
+"""A gRPC server with health, reflection, error mapping and admission."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from shared.rpc.admission import READ, START, STREAM, UNLIMITED, AdmissionInterceptor
+from shared.rpc.errors import KtrdrError
+from shared.rpc.interceptors import ErrorInterceptor
+
+KEEPALIVE_MS = 30_000
+"""How often a client may ping; channels of ours use the same figure."""
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share it
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+)
+_BASE_CLASSES = {
+    f"/{health.SERVICE_NAME}/": UNLIMITED,
+    f"/{reflection.SERVICE_NAME}/": STREAM,
+}
+
+
+class AddressError(KtrdrError):
+    """The server cannot listen where it was told to."""
+
+    reason = "ADDRESS_UNUSABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class ServedService:
+    """One service: its full name and how its servicer is put on a server."""
+
+    name: str
+    add_to: Callable[[grpc.Server], None]
+    classes: Mapping[str, str]
+    """Admission class by method name; the others are reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """How many calls may be in the server at once, by class."""
+
+    read: int = 24
+    wait: int = 16
+    stream: int = 4
+    start: int = 4
+
+    @property
+    def threads(self) -> int:
+        """A thread for each, and two that keep health answering."""
+        return self.read + self.wait + self.stream + self.start + 2
+
+
+class RpcServer:
+    """A synchronous gRPC server that owns its threads; `start` binds, `stop` joins."""
+
+    def __init__(
+        self, services: Sequence[ServedService], address: str, limits: ServerLimits
+    ) -> None:
+        self._address = address
+        self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="rpc")
+        classes = dict(_BASE_CLASSES)
+        for service in services:
+            classes |= {f"/{service.name}/{name}": c for name, c in service.classes.items()}
+        admission = AdmissionInterceptor(
+            classes, {READ: limits.read, STREAM: limits.stream, START: limits.start}
+        )
+        self._server = grpc.server(
+            self._pool,
+            interceptors=(ErrorInterceptor(), admission),
+            options=_OPTIONS,
+            maximum_concurrent_rpcs=limits.threads * 32,
+        )
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        for service in services:
+            service.add_to(self._server)
+            self._health.set(service.name, health_pb2.HealthCheckResponse.SERVING)
+        names = [service.name for service in services]
+        reflection.enable_server_reflection(
+            [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+        )
+
+    def start(self) -> str:
+        """Listen and serve; return the real address. Raises AddressError."""
+        host = self._address.rpartition(":")[0]
+        try:
+            port = self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise AddressError(
+                f"Cannot listen on {self._address}: the port is taken or the address is not "
+                "this machine's. Choose another, or port 0 for any that is free."
+            ) from error
+        self._server.start()
+        return f"{host}:{port}"
+
+    def announce_stopping(self) -> None:
+        """Answer NOT_SERVING to health checks from now on; calls are still served."""
+        self._health.enter_graceful_shutdown()
+
+    def stop(self, grace: float) -> None:
+        """Take no more calls, give the running ones `grace` seconds, end."""
+        self._server.stop(grace).wait()
+        self._pool.shutdown(wait=False, cancel_futures=True)

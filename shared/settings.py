@@ -1,0 +1,97 @@
+"""Settings every ktrdr process shares; each is an environment variable.
+
+A bad value stops the start with the variable's name and the mend.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AfterValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class SettingsError(Exception):
+    """The environment holds values that cannot be used; the text names each."""
+
+
+_ADDRESS = re.compile(r"^(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):(\d{1,5})$")
+
+
+def _address(value: str) -> str:
+    match = _ADDRESS.match(value)
+    if match is None or int(match[2]) > 65535:
+        raise ValueError("must be host:port, such as 127.0.0.1:50051; port 0 means any free one")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]
+"""host:port; IPv6 hosts in brackets."""
+
+
+class ProcessSettings(BaseSettings):
+    """What every process reads from its environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="KTRDR_", frozen=True, use_attribute_docstrings=True
+    )
+
+    home: Path = Path("~/.ktrdr")
+    """Folder for data/, models/ and state/."""
+
+    cache_ttl: float = Field(default=1.0, ge=0, le=60, validation_alias="OPERATIONS_CACHE_TTL")
+    """Seconds an answer about an operation may be old if the caller does not say."""
+
+    read_limit: int = Field(default=24, ge=4, le=1000)
+    """Calls that read operations at once; more are shed with RESOURCE_EXHAUSTED."""
+
+    wait_limit: int = Field(default=16, ge=1, le=1000)
+    """Callers that wait in WaitOperation at once; more are answered early with retry_after."""
+
+    stream_limit: int = Field(default=4, ge=1, le=1000)
+    """Open streams (server reflection) at once."""
+
+    start_limit: int = Field(default=4, ge=1, le=1000)
+    """Calls that start operations at once."""
+
+    refresh_waiters: int = Field(default=6, ge=1, le=1000)
+    """Callers that may wait for one remote host at once; a quarter of read_limit is right."""
+
+    shutdown_grace: float = Field(default=5.0, ge=0, le=3600)
+    """Seconds running work gets to finish when the process is told to stop."""
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """What is logged to standard error."""
+
+    log_format: Literal["text", "json"] = "text"
+    """Lines for people or a JSON object per line."""
+
+    @property
+    def models_dir(self) -> Path:
+        """Where trained models are kept."""
+        return self.home.expanduser() / "models"
+
+
+SettingsT = TypeVar("SettingsT", bound=ProcessSettings)
+
+
+def load_settings(settings: type[SettingsT]) -> SettingsT:
+    """Read the environment; raises SettingsError naming every bad variable."""
+    try:
+        return settings()
+    except ValidationError as error:
+        lines = [
+            f"{_variable(settings, item['loc'])}: {item['msg'].removeprefix('Value error, ')} "
+            f"(got {item['input']!r})"
+            for item in error.errors()
+        ]
+        raise SettingsError("\n".join(lines)) from error
+
+
+def _variable(settings: type[ProcessSettings], path: Sequence[str | int]) -> str:
+    """The environment variable of a field as pydantic names it in an error."""
+    name = str(path[0])
+    return f"KTRDR_{name.upper()}" if name in settings.model_fields else name

@@ -1,0 +1,1 @@
+"""What several tests use: clocks, fakes and waiting."""
