@@ -80,7 +80,7 @@ def _unknown(
 
 def _description(noun: str, name: str, known: Sequence[str]) -> str:
     folded = {other.casefold(): other for other in known}
-    near = get_close_matches(name.casefold()[:40], folded, n=1)
+    near = get_close_matches(name.casefold()[:40], folded, n=1, cutoff=0.5)
     hint = f"; did you mean {folded[near[0]]!r}?" if near else "."
     listed = ", ".join(known[:50]) + (f" and {len(known) - 50} more" if len(known) > 50 else "")
     return f"there are no bars for {noun} {name[:40]!r}{hint} There are: {listed or 'none'}."

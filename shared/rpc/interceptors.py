@@ -17,11 +17,13 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from shared.rpc.errors import FieldViolation, InvalidArgumentError, KtrdrError
-from shared.rpc.status import grpc_code, shorten, trailers_of
+from shared.rpc.status import MAX_MESSAGE, grpc_code, shorten, trailers_of
 
 logger = logging.getLogger("ktrdr.rpc")
 
 Behaviour = Callable[..., Any]
+Deserializer = Callable[[bytes], Any] | None
+"""None hands the bytes on as they are."""
 Handler = Any
 """A grpc.RpcMethodHandler; the type stubs leave out its fields."""
 
@@ -75,7 +77,7 @@ class ErrorInterceptor(MethodInterceptor):
 def rebuilt(
     handler: Handler,
     around: Callable[[Behaviour], Behaviour],
-    deserializer: Callable[[Callable[[bytes], Any]], Callable[[bytes], Any]] = lambda inner: inner,
+    deserializer: Callable[[Deserializer], Deserializer] = lambda inner: inner,
 ) -> Handler:
     """Build a handler like `handler` with wrapped behaviour and deserializer."""
     kind = (
@@ -96,7 +98,10 @@ class _Malformed:
     """Stands in for a request whose bytes are not the message expected."""
 
 
-def _tolerant(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+def _tolerant(deserialize: Deserializer) -> Deserializer:
+    if deserialize is None:
+        return None
+
     def tolerant(data: bytes) -> Any:
         try:
             return deserialize(data)
@@ -151,4 +156,4 @@ def _abort(method: str, context: grpc.ServicerContext, error: Exception) -> None
         logger.error("Incident %s in %s", incident, method, exc_info=error)
         error = UnexpectedError(incident)
     context.set_trailing_metadata(trailers_of(error))
-    context.abort(grpc_code(error.code), shorten(error.message, 1024))
+    context.abort(grpc_code(error.code), shorten(error.message, MAX_MESSAGE))

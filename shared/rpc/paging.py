@@ -34,8 +34,12 @@ def decode_token(token: str, filters: object, *, parts: int) -> list[str] | None
         return None
     try:
         digest, position = json.loads(base64.urlsafe_b64decode(token.encode()))
-        valid = len(position) == parts and all(isinstance(part, str) for part in position)
-    except (binascii.Error, ValueError, TypeError):
+        valid = (
+            isinstance(position, list)
+            and len(position) == parts
+            and all(isinstance(part, str) for part in position)
+        )
+    except (binascii.Error, ValueError, TypeError, RecursionError):
         valid = False
     if not valid:
         raise InvalidArgumentError.of(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -13,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from shared.rpc.admission import READ, START, STREAM, UNLIMITED, AdmissionInterceptor
 from shared.rpc.errors import KtrdrError
 from shared.rpc.interceptors import ErrorInterceptor
+from shared.rpc.symbols import MethodAwarePool
 
 KEEPALIVE_MS = 30_000
 """How often a client may ping; channels of ours use the same figure."""
@@ -39,8 +41,10 @@ class ServedService:
     """One service: its full name and how its servicer is put on a server."""
 
     name: str
-    add_to: Callable[[grpc.Server], None]
-    classes: Mapping[str, str]
+    servicer: Any
+    add: Callable[[Any, grpc.Server], None]
+    """The generated `add_…Servicer_to_server`."""
+    classes: Mapping[str, str] = field(default_factory=dict)
     """Admission class by method name; the others are reads."""
 
 
@@ -82,11 +86,13 @@ class RpcServer:
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for service in services:
-            service.add_to(self._server)
+            service.add(service.servicer, self._server)
             self._health.set(service.name, health_pb2.HealthCheckResponse.SERVING)
         names = [service.name for service in services]
         reflection.enable_server_reflection(
-            [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server
+            [*names, health.SERVICE_NAME, reflection.SERVICE_NAME],
+            self._server,
+            pool=MethodAwarePool(),  # type: ignore[arg-type]  # only its look-ups are used
         )
 
     def start(self) -> str:

@@ -1,7 +1,9 @@
 """A domain error as a gRPC status with google.rpc details.
 
-Details travel in a trailer. They are kept below 4 KiB, since larger trailers
-make the whole call fail, and say how much they leave out.
+Details travel in a trailer, the message beside them with three bytes for each
+byte that is not ASCII. All trailers of a call together must stay below gRPC's
+8 KiB, or the whole call fails: so details stay below 4 KiB and the message
+below 1 KiB, and both show what they leave out.
 """
 
 from __future__ import annotations
@@ -18,8 +20,13 @@ DOMAIN = "ktrdr"
 DETAILS_KEY = "grpc-status-details-bin"
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 MAX_DETAILS = 4 * 1024
-_MAX_MESSAGE = 1024
+MAX_MESSAGE = 1024
+_MAX_INFO = 1536
 _MAX_VALUE = 256
+_MAX_KEY = 64
+_ENVELOPE = 80
+"""Bytes around the violations: the Any they are packed in, and `and N more`."""
+_LONGEST_DELAY = 3600.0
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -30,17 +37,16 @@ def grpc_code(code: Code) -> grpc.StatusCode:
 
 def status_of(error: KtrdrError) -> status_pb2.Status:
     """Build the google.rpc.Status of an error, with all details that fit."""
-    status = status_pb2.Status(code=error.code, message=shorten(error.message, _MAX_MESSAGE))
-    metadata = {key: shorten(value, _MAX_VALUE) for key, value in error.metadata.items()}
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)
-    status.details.append(_packed(info))
-    retry_after = getattr(error, "retry_after", None)
-    if retry_after is not None:
+    status = status_pb2.Status(code=error.code, message=shorten(error.message, MAX_MESSAGE))
+    status.details.append(_packed(_error_info(error)))
+    milliseconds = _retry_after(error)
+    if milliseconds is not None:
         delay = Duration()
-        delay.FromMilliseconds(int(retry_after * 1000))
+        delay.FromMilliseconds(milliseconds)
         status.details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     if isinstance(error, InvalidArgumentError):
-        status.details.append(_packed(_bad_request(error, MAX_DETAILS - status.ByteSize() - 64)))
+        room = MAX_DETAILS - status.ByteSize() - _ENVELOPE
+        status.details.append(_packed(_bad_request(error, room)))
     return status
 
 
@@ -51,15 +57,37 @@ def trailers_of(error: KtrdrError) -> tuple[tuple[str, str | bytes], ...]:
     not come back at once.
     """
     details: tuple[str, str | bytes] = (DETAILS_KEY, status_of(error).SerializeToString())
-    retry_after = getattr(error, "retry_after", None)
-    if error.code is not Code.UNAVAILABLE or retry_after is None:
+    milliseconds = _retry_after(error)
+    if error.code is not Code.UNAVAILABLE or milliseconds is None:
         return (details,)
-    return (details, (PUSHBACK_KEY, str(int(retry_after * 1000))))
+    return (details, (PUSHBACK_KEY, str(milliseconds)))
 
 
-def shorten(text: str, length: int) -> str:
-    """Cut a text that is too long, visibly."""
-    return text if len(text) <= length else text[: length - 1] + "…"
+def shorten(text: str, size: int) -> str:
+    """Cut a text to `size` bytes of UTF-8, visibly; what UTF-8 cannot hold becomes `?`."""
+    data = text.encode("utf-8", "replace")
+    if len(data) <= size:
+        return data.decode()
+    return data[: size - len("…".encode())].decode("utf-8", "ignore") + "…"
+
+
+def _retry_after(error: KtrdrError) -> int | None:
+    """The milliseconds after which to come back; clients take negative ones for never."""
+    seconds: float | None = getattr(error, "retry_after", None)
+    if seconds is None:
+        return None
+    return int(1000 * min(max(0.0, seconds), _LONGEST_DELAY))
+
+
+def _error_info(error: KtrdrError) -> error_details_pb2.ErrorInfo:
+    """Reason, domain and as many of the error's facts as fit."""
+    info = error_details_pb2.ErrorInfo(reason=shorten(error.reason, _MAX_KEY), domain=DOMAIN)
+    for key, value in error.metadata.items():
+        fact = {shorten(key, _MAX_KEY): shorten(value, _MAX_VALUE)}
+        size = error_details_pb2.ErrorInfo(metadata=fact).ByteSize()
+        if info.ByteSize() + size <= _MAX_INFO:
+            info.metadata.update(fact)
+    return info
 
 
 def _bad_request(error: InvalidArgumentError, room: int) -> error_details_pb2.BadRequest:

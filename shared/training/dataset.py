@@ -76,11 +76,11 @@ def split_samples(
     Raises InsufficientDataError if a symbol has fewer than MIN_PART_SAMPLES in
     a part.
     """
-    times = np.sort(np.concatenate([s.features.index.to_numpy() for s in symbols]))
-    if len(times) == 0:
+    times = sorted(time for samples in symbols for time in samples.features.index)
+    if not times:
         raise _insufficient(symbols[0], dict.fromkeys(PARTS, 0))
     first, second = (
-        pd.Timestamp(times[min(len(times) - 1, round(len(times) * fraction))], tz="UTC")
+        times[min(len(times) - 1, round(len(times) * fraction))]
         for fraction in (split.train, split.train + split.validation)
     )
     return [_cut(samples, first, second) for samples in symbols]

@@ -45,7 +45,7 @@ def fuzzy_memberships(
 ) -> pd.Series[float]:
     """Return the membership of an indicator's values in one of its sets."""
     fuzzy_set = strategy.fuzzy_sets[feature_id][name]
-    grades = membership(fuzzy_set.type, fuzzy_set.parameters, values.to_numpy(dtype=np.float64))
+    grades = membership(fuzzy_set.type, fuzzy_set.parameters, np.asarray(values, dtype=np.float64))
     return pd.Series(grades, index=values.index, name=f"{timeframe}_{feature_id}_{name}")
 
 
@@ -77,15 +77,20 @@ def align(frames: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """
     base = finest(frames)
     aligned = frames[base]
-    ends = aligned.index + TIMEFRAMES[base]
+    ends = _ends(aligned, base)
     for timeframe in sorted(frames, key=TIMEFRAMES.__getitem__):
         if timeframe == base:
             continue
         coarse = frames[timeframe]
-        known = coarse.set_axis(coarse.index + TIMEFRAMES[timeframe])
+        known = coarse.set_axis(_ends(coarse, timeframe))
         held = known.reindex(ends, method="ffill").set_axis(aligned.index)
         aligned = pd.concat([aligned, held], axis=1)
     return aligned
+
+
+def _ends(frame: pd.DataFrame, timeframe: str) -> pd.DatetimeIndex:
+    """When each bar has ended and is known."""
+    return pd.DatetimeIndex(frame.index) + pd.Timedelta(TIMEFRAMES[timeframe])
 
 
 def _lag(lag: int) -> str:

@@ -20,6 +20,7 @@ from shared.marketdata.timeframes import finest
 from shared.operations.cancellation import CancelSignal
 from shared.rpc.errors import InvalidArgumentError, OperationCancelledError
 from shared.training.bridge import TrainingProgressBridge
+from shared.training.caveats import caveats
 from shared.training.dataset import PARTS, Dataset, Part, build_dataset, split_samples
 from shared.training.evaluation import evaluate, majority_label
 from shared.training.labels import class_shares
@@ -28,7 +29,6 @@ from shared.training.preprocessing import Preprocessed, Preprocessor
 from shared.training.request import TrainingRequest, check_request
 from shared.training.result import SplitMetrics, TrainingResult
 from shared.training.strategy import Strategy
-from shared.training.warnings import result_warnings
 
 if TYPE_CHECKING:
     from shared.training.network import Mlp
@@ -172,7 +172,7 @@ class TrainingOrchestrator:
             duration=duration,
             samples_per_second=seen / max(fit.seconds, 1e-9),
         )
-        return replace(result, warnings=result_warnings(result, dataset, self._strategy))
+        return replace(result, warnings=caveats(result, dataset, self._strategy))
 
     def _save(self, dataset: Dataset, trained: _Trained, result: TrainingResult) -> SavedModel:
         # The last place that notices a cancellation: once saving, the work is done.

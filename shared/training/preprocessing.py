@@ -136,7 +136,8 @@ class Preprocessor:
                 frame = pd.concat([frame, price_context(timeframe, bars[timeframe])], axis=1)
             frames[timeframe] = lagged(frame, options.lookback_periods)
         table = align(frames)[feature_names(self._strategy, self._request.timeframes)]
-        return table[np.isfinite(table.to_numpy(dtype=np.float64)).all(axis=1)]
+        complete = np.isfinite(np.asarray(table, dtype=np.float64)).all(axis=1)
+        return table.loc[complete]
 
     def _labelled(self, symbol: str, features: pd.DataFrame, bars: pd.DataFrame) -> SymbolSamples:
         """Join features and labels; bars that lack either are left out."""
@@ -148,7 +149,7 @@ class Preprocessor:
         return SymbolSamples(
             symbol,
             features.loc[rows],
-            labels.loc[rows].to_numpy(dtype=np.int64),
+            np.asarray(labels.loc[rows], dtype=np.int64),
             pd.DatetimeIndex(ends.loc[rows]),
         )
 

@@ -37,13 +37,20 @@ class TrainingRequest:
 
 
 def check_request(
-    strategy: Strategy, request: TrainingRequest, bars: BarSource
+    strategy: Strategy | None, request: TrainingRequest, bars: BarSource
 ) -> list[FieldViolation]:
     """Return a violation for each field that forbids the training; none if it can start.
 
     Symbols and timeframes that the strategy names are reported under their place
-    in it.
+    in it. Without a strategy (it is bad itself) the request's own are checked.
     """
+    if strategy is None:
+        return [
+            *check_series(bars, request.symbols, request.timeframes),
+            *_repeated("symbols", request.symbols),
+            *_repeated("timeframes", request.timeframes),
+            *_range(request),
+        ]
     complete = request.completed(strategy)
     symbols_field, timeframes_field = _fields(strategy, request)
     violations = check_series(

@@ -37,4 +37,4 @@ class Scaler:
         """Return (rows, features) centred and scaled, as float32."""
         values = np.asarray(inputs, dtype=np.float64)
         scaled = (values - np.asarray(self.mean)) / np.asarray(self.scale)
-        return scaled.astype(np.float32)
+        return np.asarray(scaled, dtype=np.float32)

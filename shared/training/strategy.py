@@ -51,6 +51,11 @@ def _refuse_bool(value: object) -> object:
     return value
 
 
+def _as_text(value: object) -> object:
+    """A version written 1.0 is a number to YAML."""
+    return str(value) if isinstance(value, int | float) else value
+
+
 Whole = Annotated[int, BeforeValidator(_refuse_bool)]
 # YAML reads 1e-3, without a point, as a string; as a number it is accepted here.
 Real = Annotated[float, BeforeValidator(_refuse_bool), Field(allow_inf_nan=False)]
@@ -316,9 +321,7 @@ class Strategy(_Part):
 
     name: Name
     description: Text = ""
-    version: Annotated[str, BeforeValidator(lambda value: _as_text(value))] = Field(
-        default="", max_length=64
-    )
+    version: Annotated[str, BeforeValidator(_as_text)] = Field(default="", max_length=64)
     hypothesis: Text = ""
     scope: Literal["symbol_specific", "symbol_group_specific", "universal"] = "universal"
     training_data: TrainingData = TrainingData()
@@ -335,11 +338,6 @@ class Strategy(_Part):
         """Return the strategy as YAML that loads to an equal one, overrides included."""
         values = self.model_dump(by_alias=True, exclude_unset=True)
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-
-
-def _as_text(value: object) -> object:
-    """A version written 1.0 is a number to YAML."""
-    return str(value) if isinstance(value, int | float) else value
 
 
 def load_strategy(yaml_text: str, overrides: Mapping[str, str] | None = None) -> Strategy:

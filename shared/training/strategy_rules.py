@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from shared.training.indicator_catalogue import INDICATORS, IndicatorSpec, ParameterSpec
 from shared.training.strategy_violations import Problem, brief, unknown_name
@@ -58,13 +58,12 @@ def _out_of_range(value: object, parameter: ParameterSpec) -> str:
     """Say what is wrong with a parameter's value; empty if nothing is."""
     kind = "a whole number" if parameter.whole else "a number"
     wanted = f"must be {kind} from {parameter.lowest:g} to {parameter.highest:g}"
-    fits = _number(value) and parameter.lowest <= value <= parameter.highest
-    if fits and not (parameter.whole and isinstance(value, float)):
-        return ""
+    if _number(value) and not (parameter.whole and isinstance(value, float)):
+        return "" if parameter.lowest <= value <= parameter.highest else f"{wanted}, not {value}."
     return f"{wanted}, not {brief(value)}."
 
 
-def _number(value: Any) -> bool:
+def _number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and not math.isnan(value)
 
 
@@ -121,9 +120,9 @@ def _clashes(sets: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _too_many(document: dict[str, Any], sets: dict[str, Any]) -> Iterator[Problem]:
-    lags = document
+    lags: Any = document
     for key in ("model", "features", "lookback_periods"):
-        lags = lags.get(key) if isinstance(lags, dict) else None  # type: ignore[assignment]  # narrowed below
+        lags = lags.get(key) if isinstance(lags, dict) else None
     lookback = lags if isinstance(lags, int) else 0
     count = sum(len(members) for members in sets.values() if isinstance(members, dict))
     total = count * (1 + max(0, lookback))

@@ -107,20 +107,18 @@ def _mend(details: ErrorDetails, model: type[BaseModel]) -> str:
         return unknown_name("key", details["loc"][-1], known)
     if kind == "missing":
         return "required, but not there."
-    if kind == "union_tag_not_found":
-        return f"must be a mapping with a {context['discriminator']}, not {brief(given)}."
     if kind == "value_error":
         return f"{details['msg'].removeprefix('Value error, ')}."
-    if kind == "union_tag_invalid":
-        return f"must be one of {context['expected_tags']}, not {brief(context['tag'])}."
     for kinds, wanted in _WANTED:
         if kind in kinds:
-            return f"must be {wanted.format(**context)}, not {brief(given)}."
+            return f"must be {wanted.format(**context)}, not {brief(context.get('tag', given))}."
     return f"{details['msg'][:1].lower()}{details['msg'][1:]}, not {brief(given)}."
 
 
 _WANTED = (
     ({"literal_error"}, "one of {expected}"),
+    ({"union_tag_invalid"}, "one of {expected_tags}"),
+    ({"union_tag_not_found"}, "a mapping with a {discriminator}"),
     ({"greater_than_equal"}, "at least {ge:g}"),
     ({"less_than_equal"}, "at most {le:g}"),
     ({"greater_than"}, "above {gt:g}"),

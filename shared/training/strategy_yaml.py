@@ -7,7 +7,7 @@ keys, deep nesting and aliases that unfold into much more are refused.
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -23,7 +23,10 @@ _MAX_NODES = 50_000
 _MERGE = "tag:yaml.org,2002:merge"
 
 # libyaml's loader when PyYAML was built with it: ten times faster, same results.
-_SafeLoader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+if TYPE_CHECKING:
+    _SafeLoader = yaml.SafeLoader
+else:
+    _SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class YamlTextError(Exception):
@@ -44,7 +47,8 @@ class _Loader(_SafeLoader):
                     problem_mark=key_node.start_mark,
                 )
             seen.add(key_node.value)
-        return super().construct_mapping(node, deep=deep)
+        mapping: dict[Hashable, Any] = super().construct_mapping(node, deep=deep)
+        return mapping
 
 
 def read_yaml(text: str) -> object:
@@ -75,10 +79,8 @@ def _refuse_deep(text: str) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > _MAX_DEPTH:
-                raise yaml.MarkedYAMLError(
-                    problem=f"nested deeper than {_MAX_DEPTH} levels",
-                    problem_mark=event.start_mark,
-                )
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise YamlTextError(f"line {line}: nested deeper than {_MAX_DEPTH} levels.")
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 

@@ -120,7 +120,7 @@ class Trainer:
         network.eval()
         answers = []
         with torch.inference_mode():
-            for chunk in inputs.split(_CHUNK):
+            for chunk in torch.split(inputs, _CHUNK):
                 self._cancel.raise_if_requested()
                 answers.append(network(chunk))
         return torch.cat(answers)
@@ -151,7 +151,9 @@ class Trainer:
         size = self._options.batch_size
         total = -(-len(labels) // size)
         answers = []  # read once the epoch is over: a read-back per batch would stall it
-        for batch, (x, y) in enumerate(zip(inputs.split(size), labels.split(size), strict=True)):
+        for batch, (x, y) in enumerate(
+            zip(torch.split(inputs, size), torch.split(labels, size), strict=True)
+        ):
             answers.append(run.step(x, y, self._loss))
             self._bridge.on_batch(epoch, batch, total)
             if self._cancel.requested:  # a bridge may have been given another signal

@@ -1,4 +1,4 @@
-"""Warnings: what a careful reader of a result should know."""
+"""Caveats: what a careful reader of a result should know."""
 
 from __future__ import annotations
 
@@ -13,17 +13,13 @@ NEAR_CONSTANT = 0.9
 """The share of one label above which accuracy says little."""
 
 
-def result_warnings(
-    result: TrainingResult, dataset: Dataset, strategy: Strategy
-) -> tuple[str, ...]:
+def caveats(result: TrainingResult, dataset: Dataset, strategy: Strategy) -> tuple[str, ...]:
     """Return a sentence for each reason to doubt the result or to do it differently."""
-    return tuple(
-        [
-            *_of_labels(result, dataset, strategy),
-            *_of_accuracy(result),
-            *_of_epochs(result, strategy),
-            *_of_features(dataset),
-        ]
+    return (
+        *_of_labels(result, dataset, strategy),
+        *_of_accuracy(result),
+        *_of_epochs(result, strategy),
+        *_of_features(dataset),
     )
 
 
@@ -48,10 +44,11 @@ def _of_accuracy(result: TrainingResult) -> list[str]:
     test = result.test
     if test.accuracy > test.baseline_accuracy:
         return []
-    return [
+    text = (
         f"Test accuracy {test.accuracy:.1%} is not above the baseline {test.baseline_accuracy:.1%} "
         "of always answering the most frequent label of the train part."
-    ]
+    )
+    return [text]
 
 
 def _of_epochs(result: TrainingResult, strategy: Strategy) -> list[str]:
@@ -64,7 +61,8 @@ def _of_features(dataset: Dataset) -> list[str]:
     constant = int((np.ptp(dataset.train.inputs, axis=0) == 0).sum())
     if not constant:
         return []
-    return [
+    text = (
         f"{constant} of {len(dataset.features)} features do not vary over the train part, so the "
         "model learns nothing from them: see whether their fuzzy sets fit the indicator's range."
-    ]
+    )
+    return [text]

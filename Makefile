@@ -1,0 +1,71 @@
+# Everything a developer or CI does with ktrdr. `make help` explains each target.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+PROTOS := $(shell cd protos && find ktrdr -name '*.proto' | sort)
+SERVICES := $(filter %_service.proto,$(PROTOS))
+GEN ?= protos/gen
+
+# What the contract is compared with: main, or on main itself the commit before.
+BREAKING_AGAINST ?= $(shell [ "$$(git rev-parse HEAD)" = "$$(git rev-parse --verify -q main)" ] \
+	&& [ -z "$$(git status --porcelain -- protos buf.yaml)" ] \
+	&& git rev-parse --verify -q HEAD~1 || git rev-parse --verify -q main || echo HEAD)
+
+.PHONY: help setup demo test lint format protos protos-check bench lock clean
+
+help: ## Say what each target does
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
+
+setup: $(READY) ## Create .venv with ktrdr and everything needed to work on it
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"ktrdr needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}: make setup PYTHON=python3.11")'
+	@echo "Setting up $(VENV); torch makes this a download of some 200 MB the first time ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	@touch $@
+
+demo: setup ## Train a strategy on real IBM and GOOG prices and watch it
+	@$(BIN)/python -m backend.demo
+
+test: setup ## Run the whole test suite
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
+
+lint: setup protos-check ## Check style, types and the contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/buf breaking --against '.git#ref=$(BREAKING_AGAINST)'
+
+format: setup ## Format Python and protos, and mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/buf format --write
+
+protos: setup ## Generate protos/gen from the contract
+	@rm -rf $(GEN) && mkdir -p $(GEN)
+	@cd protos && PATH="$(abspath $(BIN)):$$PATH" ../$(BIN)/python -m grpc_tools.protoc -I. \
+		--python_out=$(abspath $(GEN)) --mypy_out=quiet:$(abspath $(GEN)) $(PROTOS)
+	@cd protos && PATH="$(abspath $(BIN)):$$PATH" ../$(BIN)/python -m grpc_tools.protoc -I. \
+		--grpc_python_out=$(abspath $(GEN)) --mypy_grpc_out=quiet:$(abspath $(GEN)) $(SERVICES)
+
+protos-check: setup ## Fail if protos/gen is not what the contract generates
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT \
+		&& $(MAKE) --no-print-directory protos GEN="$$fresh/gen" \
+		&& diff -r --exclude=__pycache__ "$$fresh/gen" protos/gen \
+		|| { echo "protos/gen is not current: run make protos" >&2; exit 1; }
+
+bench: setup ## Measure the bridge beside tqdm and a bridge that formats in the worker
+	$(BIN)/python -m benchmarks.bridge
+
+lock: ## Rewrite constraints.txt from what .venv holds
+	@{ echo "# The tested set. Written by make lock; torch is pinned so that a CPU build can serve it."; \
+		$(BIN)/python -m pip freeze --exclude-editable --exclude ktrdr | sed 's/^torch==.*/torch==2.13.0/'; } > constraints.txt
+
+clean: ## Remove what was built, not .venv
+	rm -rf .ktrdr-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist

@@ -1,0 +1,64 @@
+"""The `ktrdr` command: its groups, and the one place where errors end it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from backend.cli.commands import models, operations, strategies
+from backend.cli.failures import CommandError
+from backend.cli.options import ADDRESS_VARIABLE, DEFAULT_ADDRESS
+from backend.cli.pace import Pace
+
+
+class ErrorTellingGroup(TyperGroup):
+    """A command group that ends a failed command with a message instead of a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except CommandError as error:
+            typer.echo(error.text(), err=True)
+            raise typer.Exit(error.exit_code) from error
+
+
+app = typer.Typer(
+    name="ktrdr",
+    cls=ErrorTellingGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train trading models and watch the work while it runs.",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 cancelled, 4 backend unreachable, "
+    "5 still running when a wait's time was up. Ctrl-C leaves a watch with 0; the work goes on.",
+)
+app.add_typer(models.app, name="models", help="Train models and look at those there are.")
+app.add_typer(operations.app, name="operations", help="Follow work and stop it.")
+app.add_typer(strategies.app, name="strategies", help="Check strategy files.")
+
+
+@app.callback()
+def root(
+    backend: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT", envvar=ADDRESS_VARIABLE, help="Where the backend listens."
+        ),
+    ] = DEFAULT_ADDRESS,
+) -> None:
+    """Train trading models and watch the work while it runs."""
+    # The option is read by options.resolve_address; every command has it, too.
+    del backend
+
+
+def main(arguments: Sequence[str] | None = None, *, pace: Pace | None = None) -> None:
+    """Run the command line and leave with its exit code.
+
+    Args:
+        arguments: What was typed after `ktrdr`; None: the process's own.
+        pace: How time passes between looks; tests pass their own.
+    """
+    app(None if arguments is None else list(arguments), prog_name="ktrdr", obj=pace or Pace())

@@ -1,0 +1,119 @@
+"""Metrics as rows of fixed width, so that they can be printed as they come."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TextIO
+
+from backend.cli.figures import percent
+from ktrdr.operations.v1 import operation_pb2
+
+_EPOCH = "epoch"
+_STEP_WIDTH = len("100/100")
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    """One figure of a metric: its name, its heading and how it is written."""
+
+    name: str
+    heading: str
+    write: Callable[[float], str] = "{:.4g}".format
+
+
+_KNOWN = (
+    _Column("train_loss", "train loss", "{:.4f}".format),
+    _Column("train_accuracy", "train acc", percent),
+    _Column("val_loss", "val loss", "{:.4f}".format),
+    _Column("val_accuracy", "val acc", percent),
+    _Column("learning_rate", "learn rate", "{:.2g}".format),
+    _Column("duration", "seconds", "{:.2f}".format),
+)
+_ORDER = tuple(column.name for column in _KNOWN)
+
+
+def value_names(metrics: Iterable[operation_pb2.Metric]) -> list[str]:
+    """The names of all figures in the metrics, the familiar ones first."""
+    names = {name for metric in metrics for name in metric.values}
+    return [n for n in _ORDER if n in names] + sorted(names.difference(_ORDER))
+
+
+class MetricRows:
+    """Writes metrics as rows under one heading.
+
+    The columns are those of the metrics it is made with; a figure a metric lacks
+    is a dash. The row of the lowest validation loss so far is marked.
+
+    Args:
+        metrics: At least one, to take the columns from.
+        total: How many rows there will be; None while unknown.
+    """
+
+    def __init__(self, metrics: Sequence[operation_pb2.Metric], total: int | None = None) -> None:
+        known = {column.name: column for column in _KNOWN}
+        self._columns = [known.get(name, _Column(name, name)) for name in value_names(metrics)]
+        self._kind = metrics[0].kind or "step"
+        self._total = total
+        self._labelled = any(metric.labels for metric in metrics)
+        self._best = math.inf
+
+    def heading(self) -> str:
+        """The line above the rows."""
+        cells = [
+            f"{self._kind:>{_STEP_WIDTH}}",
+            *(f"{c.heading:>{_width(c)}}" for c in self._columns),
+        ]
+        cells += ["best"] if self._marks_best else []
+        return "  ".join([*cells, "labels"] if self._labelled else cells)
+
+    def row(self, metric: operation_pb2.Metric) -> str:
+        """One metric as a line."""
+        step = f"{metric.step}/{self._total}" if self._total else str(metric.step)
+        cells = [
+            f"{step:>{_STEP_WIDTH}}",
+            *(self._cell(metric, column) for column in self._columns),
+        ]
+        if self._marks_best:
+            cells.append(self._best_mark(metric))
+        labels = " ".join(f"{key}={value}" for key, value in sorted(metric.labels.items()))
+        return "  ".join([*cells, labels] if labels else cells).rstrip()
+
+    @property
+    def _marks_best(self) -> bool:
+        return self._kind == _EPOCH and any(c.name == "val_loss" for c in self._columns)
+
+    def _cell(self, metric: operation_pb2.Metric, column: _Column) -> str:
+        text = column.write(metric.values[column.name]) if column.name in metric.values else "-"
+        return f"{text:>{_width(column)}}"
+
+    def _best_mark(self, metric: operation_pb2.Metric) -> str:
+        loss = metric.values.get("val_loss", math.nan)
+        if not loss < self._best:
+            return "    "
+        self._best = loss
+        return "  * "
+
+
+def write_csv(metrics: Sequence[operation_pb2.Metric], file: TextIO) -> None:
+    """Write metrics as CSV: step, kind, time, each figure, each label."""
+    names = value_names(metrics)
+    labels = sorted({key for metric in metrics for key in metric.labels})
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["step", "kind", "time", *names, *labels])
+    for metric in metrics:
+        writer.writerow(
+            [
+                metric.step,
+                metric.kind,
+                metric.time.ToJsonString(),
+                *(metric.values.get(n, "") for n in names),
+                *(metric.labels.get(key, "") for key in labels),
+            ]
+        )
+
+
+def _width(column: _Column) -> int:
+    return max(len(column.heading), 8)

@@ -1,0 +1,94 @@
+"""The outcome of an operation, for people: a training's figures, or why there are none."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from backend.cli.figures import day, length, percent, seconds_of
+from backend.cli.states import is_terminal
+from ktrdr.operations.v1 import operation_pb2
+from ktrdr.training.v1 import training_pb2
+
+_KEY_WIDTH = 14
+
+
+def training_result(operation: operation_pb2.Operation) -> training_pb2.TrainingResult | None:
+    """The result of a completed training; None for anything else."""
+    result = training_pb2.TrainingResult()
+    return result if operation.result.Unpack(result) else None
+
+
+def print_outcome(console: Console, operation: operation_pb2.Operation) -> None:
+    """Print how an operation ended; nothing while it goes on."""
+    result = training_result(operation)
+    if result is not None:
+        print_training_result(console, result)
+    elif operation.HasField("result"):
+        name = operation.result.type_url.rpartition("/")[2]
+        print_fact(console, "result", f"a {name}; --format json shows it")
+    elif operation.HasField("error"):
+        print_error(console, operation.error)
+    elif is_terminal(operation):
+        print_fact(console, "result", "none was recorded")
+
+
+def print_training_result(console: Console, result: training_pb2.TrainingResult) -> None:
+    """Print the figures of a model beside those of the majority-class baseline."""
+    console.print(_split_table(result))
+    caption = "  baseline: the accuracy of always answering the majority class\n"
+    console.print(Text(caption, style="dim"), soft_wrap=True)
+    facts = {
+        "epochs": f"{result.epochs_trained} (best: {result.best_epoch}, lowest validation loss)",
+        "time": length(seconds_of(result.duration)),
+        "speed": f"{result.samples_per_second:,.0f} samples per second",
+        "parameters": f"{result.parameter_count:,}",
+        "features": str(result.feature_count),
+        "symbols": f"{', '.join(result.symbols)} ({', '.join(result.timeframes)})",
+        "period": f"{day(result.start_time)} to {day(result.end_time)}",
+        "class shares": ", ".join(
+            f"{name} {percent(share)}" for name, share in sorted(result.class_shares.items())
+        ),
+        "seed": str(result.seed),
+        "model": result.model_name,
+        "path": result.model_path,
+    }
+    for key, value in facts.items():
+        print_fact(console, key, value)
+    for warning in result.warnings:
+        print_fact(console, "warning", warning, style="yellow")
+
+
+def print_error(console: Console, error: operation_pb2.OperationError) -> None:
+    """Print why an operation has no result."""
+    print_fact(console, "error", f"{error.message} ({error.reason})", style="red")
+    for key, value in sorted(error.metadata.items()):
+        print_fact(console, "", f"{key}: {value}")
+    if error.retryable:
+        print_fact(console, "", "The same command may succeed if it is repeated.")
+
+
+def print_fact(console: Console, key: str, value: str, style: str = "") -> None:
+    """Print a named fact on a line of its own, uncut, so that paths can be copied."""
+    line = Text(f"  {key:<{_KEY_WIDTH}}", style="bold")
+    line.append(value, style=style or "not bold")
+    console.print(line, soft_wrap=True)
+
+
+def _split_table(result: training_pb2.TrainingResult) -> Table:
+    """A column per part of the data, a row per figure."""
+    splits = (result.train, result.validation, result.test)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(" " * (_KEY_WIDTH + 2), style="bold", no_wrap=True)
+    for name in ("train", "validation", "test"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_row("  accuracy", *(percent(s.accuracy) for s in splits))
+    table.add_row("  baseline", *(percent(s.baseline_accuracy) for s in splits), style="dim")
+    table.add_row("  loss", *(f"{s.loss:.4f}" for s in splits))
+    table.add_row("  precision", *(percent(s.precision) for s in splits))
+    table.add_row("  recall", *(percent(s.recall) for s in splits))
+    table.add_row("  F1", *(percent(s.f1) for s in splits))
+    counts = (result.train_sample_count, result.validation_sample_count, result.test_sample_count)
+    table.add_row("  samples", *(f"{count:,}" for count in counts))
+    return table

@@ -1,0 +1,79 @@
+"""Waiting for an operation's end, and asking it to stop."""
+
+from __future__ import annotations
+
+import math
+
+from backend.cli.client import Backend
+from backend.cli.console import note, stdout_console
+from backend.cli.documents import print_document
+from backend.cli.failures import ExitCode, RpcFailedError
+from backend.cli.figures import length, seconds_of
+from backend.cli.options import Format
+from backend.cli.pace import Pace
+from backend.cli.patience import Patience
+from backend.cli.results import print_outcome
+from backend.cli.states import is_terminal, outcome, status_name
+from ktrdr.operations.v1 import operation_pb2
+
+
+def wait_for_operation(
+    address: str, operation_id: str, pace: Pace, timeout: float | None, output: Format
+) -> ExitCode:
+    """Wait for the end of an operation; how it ended is the exit code."""
+    with Backend(address) as backend:
+        operation = _wait(backend, operation_id, pace, timeout, known=False)
+    _print(operation, output)
+    if not is_terminal(operation):
+        note(f"{operation_id} has not ended within {length(timeout or 0)}; it goes on.")
+    return outcome(operation)
+
+
+def cancel_operation(
+    address: str, operation_id: str, pace: Pace, reason: str, *, wait: bool, output: Format
+) -> ExitCode:
+    """Ask an operation to stop; DONE if it has stopped or will."""
+    with Backend(address) as backend:
+        operation = backend.cancel_operation(operation_id, reason)
+        if wait and not is_terminal(operation):
+            operation = _wait(backend, operation_id, pace, None, known=True)
+    _print(operation, output)
+    if operation.status == operation_pb2.OPERATION_STATUS_CANCELLING:
+        note(f"It stops as soon as its worker can: ktrdr operations wait {operation_id}")
+    elif operation.status == operation_pb2.OPERATION_STATUS_COMPLETED:
+        note("It had finished before it could be stopped; its result stands.")
+    return (
+        ExitCode.FAILED
+        if operation.status == operation_pb2.OPERATION_STATUS_FAILED
+        else ExitCode.DONE
+    )
+
+
+def _wait(
+    backend: Backend, operation_id: str, pace: Pace, timeout: float | None, *, known: bool
+) -> operation_pb2.Operation:
+    """The operation at its end, or as it is when the time is up."""
+    end = math.inf if timeout is None else pace.monotonic() + timeout
+    patience = Patience(operation_id, pace, known=known)
+    while True:
+        try:
+            reply = backend.wait_operation(operation_id, max(0.0, end - pace.monotonic()))
+        except RpcFailedError as error:
+            note(patience.bear(error))
+            patience.pause(error)
+            continue
+        patience.answered()
+        left = end - pace.monotonic()
+        if is_terminal(reply.operation) or left <= 0:
+            return reply.operation
+        if reply.HasField("retry_after"):
+            pace.pause(min(seconds_of(reply.retry_after), left))
+
+
+def _print(operation: operation_pb2.Operation, output: Format) -> None:
+    if output is Format.JSON:
+        print_document(operation)
+        return
+    console = stdout_console()
+    console.print(f"{operation.operation_id} {status_name(operation)}", soft_wrap=True)
+    print_outcome(console, operation)

@@ -1,0 +1,95 @@
+import subprocess
+import sys
+
+import pytest
+
+from backend.cli.failures import ExitCode
+from ktrdr.operations.v1 import operations_service_pb2 as service
+from tests.unit.cli.command_line import FakeTime, Run
+from tests.unit.cli.samples import ID, RUNNING, look, operation
+from tests.unit.cli.scripted_backend import ScriptedBackend
+
+
+def test_help_names_every_group_and_the_exit_codes(run: Run) -> None:
+    ended = run("--help")
+    assert ended.exit_code == ExitCode.DONE
+    for word in ("models", "operations", "strategies", "--backend", "4 backend unreachable"):
+        assert word in ended.stdout
+
+
+def test_help_imports_neither_grpc_nor_torch_nor_matplotlib() -> None:
+    code = (
+        "import sys\nfrom backend.cli.app import main\n"
+        "try: main(['models', 'train', '--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'grpc', 'torch', 'matplotlib', 'google.protobuf', 'yaml'} & set(sys.modules)\n"
+        "sys.exit(','.join(heavy) or 0)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert ended.stderr == ""
+
+
+def test_the_backend_may_be_named_before_the_group(run: Run, scripted: ScriptedBackend) -> None:
+    scripted.script("GetOperation", look(operation()))
+    assert run("--backend", scripted.address, "operations", "get", ID).exit_code == 0
+
+
+def test_the_backend_may_be_named_in_the_environment(
+    run: Run, scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.script("GetOperation", look(operation()))
+    monkeypatch.setenv("KTRDR_BACKEND_ADDRESS", scripted.address)
+    assert run("operations", "get", ID).exit_code == 0
+
+
+def test_the_backend_named_last_counts(run: Run, scripted: ScriptedBackend) -> None:
+    scripted.script("GetOperation", look(operation()))
+    arguments = ("operations", "get", ID, "--backend", scripted.address)
+    assert run("--backend", "127.0.0.1:1", *arguments).exit_code == 0
+
+
+@pytest.mark.parametrize("address", ["localhost", "127.0.0.1:0", ":50051", "host:port", "a:70000"])
+def test_an_address_that_names_no_server_is_a_usage_error(run: Run, address: str) -> None:
+    ended = run("operations", "get", ID, "--backend", address)
+    assert ended.exit_code == ExitCode.USAGE
+    assert "write it as HOST:PORT, for example 127.0.0.1:50051" in ended.complaint
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nonsense",),
+        ("operations", "get"),
+        ("operations", "list", "--limit", "-1"),
+        ("operations", "list", "--status", "sleeping"),
+        ("operations", "list", "--active", "--status", "running"),
+        ("operations", "get", ID, "--refresh", "--max-staleness", "1"),
+        ("operations", "get", ID, "--max-staleness", "-1"),
+        ("operations", "metrics", ID, "--cursor", "-1"),
+        ("operations", "metrics", ID, "--format", "xml"),
+        ("operations", "wait", ID, "--timeout", "nan"),
+        ("operations", "watch", ID, "--plot", "picture.jpg"),
+        ("models", "train"),
+        ("models", "train", "--strategy", "none.yaml"),
+        ("models", "list", "--limit", "0"),
+        ("models", "train", "--strategy", "none.yaml", "--detach", "--plot", "p.png"),
+        ("models", "train", "--strategy", "none.yaml", "--seed", "-1"),
+        ("models", "train", "--strategy", "none.yaml", "--seed", str(2**63)),
+    ],
+)
+def test_what_cannot_be_meant_is_a_usage_error(run: Run, arguments: tuple[str, ...]) -> None:
+    ended = run(*arguments)
+    assert ended.exit_code == ExitCode.USAGE
+    assert ended.stdout == ""
+    assert "Traceback" not in ended.stderr
+
+
+def test_ctrl_c_with_nothing_to_detach_from_is_130(
+    ktrdr: Run, scripted: ScriptedBackend, fake_time: FakeTime
+) -> None:
+    early = service.WaitOperationResponse(operation=operation(RUNNING))
+    early.retry_after.FromSeconds(1)
+    scripted.script("WaitOperation", early)
+    fake_time.during[1] = fake_time.interrupt
+    assert ktrdr("operations", "wait", ID).exit_code == ExitCode.INTERRUPTED

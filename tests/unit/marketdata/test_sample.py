@@ -1,0 +1,108 @@
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shared.marketdata import sample
+from shared.marketdata.bars import COLUMNS
+from shared.marketdata.sample import SampleBarSource
+from shared.rpc.errors import InvalidArgumentError
+
+
+@pytest.fixture(scope="module")
+def source() -> SampleBarSource:
+    return SampleBarSource()
+
+
+def test_it_has_five_stocks_by_day_and_week(source: SampleBarSource) -> None:
+    assert ["AAPL", "FB", "GOOG", "IBM", "MSFT"] == source.symbols()
+    assert ("1d", "1w") == source.timeframes()
+
+
+@pytest.mark.parametrize("timeframe", ["1d", "1w"])
+@pytest.mark.parametrize("symbol", ["AAPL", "FB", "GOOG", "IBM", "MSFT"])
+def test_bars_are_complete_ordered_and_consistent(
+    source: SampleBarSource, symbol: str, timeframe: str
+) -> None:
+    bars = source.read(symbol, timeframe, None, None)
+
+    assert list(COLUMNS) == list(bars.columns)
+    assert "time" == bars.index.name
+    assert "UTC" == str(pd.DatetimeIndex(bars.index).tz)
+    assert bars.index.is_monotonic_increasing
+    assert bars.index.is_unique
+    assert {np.dtype("float64")} == set(bars.dtypes)
+    assert not bars.isna().to_numpy().any()
+    assert (bars["high"] >= bars[["open", "close", "low"]].max(axis=1)).all()
+    assert (bars["low"] <= bars[["open", "close", "high"]].min(axis=1)).all()
+
+
+def test_prices_are_those_traded(source: SampleBarSource) -> None:
+    first = source.read("AAPL", "1d", None, None).iloc[0]
+
+    assert [118.56, 132.06, 118.5, 130.31, 9616100.0] == first.tolist()
+
+
+def test_the_range_includes_its_start_and_excludes_its_end(source: SampleBarSource) -> None:
+    start, end = datetime(2010, 1, 4, tzinfo=UTC), datetime(2010, 1, 7, tzinfo=UTC)
+
+    bars = source.read("IBM", "1d", start, end)
+
+    assert ["2010-01-04", "2010-01-05", "2010-01-06"] == [f"{day:%Y-%m-%d}" for day in bars.index]
+
+
+def test_a_range_without_bars_is_empty(source: SampleBarSource) -> None:
+    assert 0 == len(source.read("IBM", "1d", datetime(2020, 1, 1, tzinfo=UTC), None))
+
+
+def test_a_week_starts_on_monday_and_sums_up_its_days(source: SampleBarSource) -> None:
+    start, end = datetime(2010, 1, 4, tzinfo=UTC), datetime(2010, 1, 11, tzinfo=UTC)
+    days = source.read("IBM", "1d", start, end)
+
+    weeks = source.read("IBM", "1w", start, end)
+
+    assert [start] == list(weeks.index)
+    assert [
+        days["open"].iloc[0],
+        days["high"].max(),
+        days["low"].min(),
+        days["close"].iloc[-1],
+        days["volume"].sum(),
+    ] == weeks.iloc[0].tolist()
+
+
+def test_weeks_hold_every_day(source: SampleBarSource) -> None:
+    days, weeks = source.read("FB", "1d", None, None), source.read("FB", "1w", None, None)
+
+    assert days["volume"].sum() == weeks["volume"].sum()
+    assert {0} == set(pd.DatetimeIndex(weeks.index).weekday)
+
+
+def test_changing_what_was_read_changes_nothing_for_others(source: SampleBarSource) -> None:
+    mine = source.read("IBM", "1d", None, None)
+    mine["close"] = 0.0
+
+    assert (source.read("IBM", "1d", None, None)["close"] > 0).all()
+
+
+def test_an_unknown_series_is_refused(source: SampleBarSource) -> None:
+    with pytest.raises(InvalidArgumentError, match="no bars for symbol 'XYZ'"):
+        source.read("XYZ", "1d", None, None)
+
+
+def test_several_first_readers_load_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = []
+    load = sample._load
+
+    def counted() -> dict[tuple[str, str], pd.DataFrame]:
+        loads.append(1)
+        return load()
+
+    monkeypatch.setattr(sample, "_load", counted)
+    source = SampleBarSource()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: source.symbols(), range(8)))
+
+    assert [1] == loads
