@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
@@ -60,15 +61,19 @@ def serve_until_stopped(
     address = server.start()
     print(f"{name} ready on {address}", flush=True)  # noqa: T201  # the line starters wait for
     told.wait()
-    stop(server, operations, pool, grace=grace)
+    if not stop(server, operations, pool, grace=grace):
+        logger.warning("Some calls did not end; leaving without them")
+        logging.shutdown()
+        os._exit(0)  # the interpreter would wait for their threads without end
 
 
 def stop(
     server: RpcServer, operations: OperationsService, pool: WorkerPool, *, grace: float
-) -> None:
+) -> bool:
     """End in order: no new work, let the rest finish, record what could not, stop serving.
 
     Reads are served to the end, so that watchers see how their operations went.
+    False if calls are left that do not end.
     """
     logger.info("Stopping: no new work; running work has %.1f s to finish", grace)
     server.announce_stopping()
@@ -79,5 +84,6 @@ def stop(
         if not pool.join(_INTERRUPT_GRACE):
             logger.warning("Some workers did not stop; their operations end PROCESS_STOPPED")
     operations.end_unfinished()
-    server.stop(1.0)
+    ended = server.stop(1.0)
     logger.info("Stopped")
+    return ended

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from backend.cli.client import Backend
-from backend.cli.console import note, stdout_console
+from backend.cli.console import counted, note, stdout_console
 from backend.cli.documents import print_document
 from backend.cli.options import Format
 from backend.cli.tables import models_table, print_model
@@ -19,7 +19,8 @@ def list_models(address: str, limit: int, output: Format) -> None:
     if found.models:
         stdout_console().print(models_table(found.models))
     shown, total = len(found.models), found.total_count
-    note(f"{shown} of {total} models." if shown < total else f"{shown} models.")
+    part = f"{shown} of " if shown < total else ""
+    note(f"{part}{counted(max(shown, total), 'model')}.")
     for name in found.unreadable:
         note(f"{name} could not be read; look into its folder.")
 

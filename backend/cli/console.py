@@ -27,6 +27,11 @@ def note(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: "1 model", "3 models"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def _console(file: TextIO) -> Console:
     # Names and messages come from elsewhere: brackets in them are no markup.
     console = Console(file=file, markup=False, highlight=False, emoji=False)

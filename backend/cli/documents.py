@@ -20,7 +20,7 @@ _RESULT_TYPES = (training_pb2.TrainingResult,)
 def print_document(document: Message | dict[str, Any]) -> None:
     """Print one JSON document: a message in the JSON form of protobuf, or a mapping."""
     content = document if isinstance(document, dict) else to_json(document)
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(content, indent=2) + "\n")
     sys.stdout.flush()
 
 

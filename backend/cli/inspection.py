@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 
 from backend.cli.client import Backend
-from backend.cli.console import note, stdout_console
+from backend.cli.console import counted, note, stdout_console
 from backend.cli.displays import print_metrics_table
 from backend.cli.documents import print_document
 from backend.cli.metric_rows import write_csv
@@ -42,8 +42,9 @@ def list_operations(address: str, filters: Filters, limit: int, output: Format) 
     if found.operations:
         stdout_console().print(operations_table(found.operations))
     shown, total = len(found.operations), found.total_count
-    of_total = f" of {total}" if shown < total else ""
-    note(f"{shown}{of_total} operations; {found.active_count} active in all.")
+    part = f"{shown} of " if shown < total else ""
+    count = counted(max(shown, total), "operation")
+    note(f"{part}{count}; {found.active_count} active in all.")
     for host in found.unreachable:
         note(f"{host} did not answer; its operations are as last known.")
 

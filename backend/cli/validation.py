@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from backend.cli.console import note, stdout_console
+from backend.cli.console import counted, note, stdout_console
 from backend.cli.documents import print_document
 from backend.cli.failures import ExitCode
 from backend.cli.options import Format
@@ -33,8 +33,8 @@ def _print_faults(path: Path, error: InvalidArgumentError, output: Format) -> Ex
         faults = [{"field": v.field, "description": v.description} for v in error.violations]
         print_document({"valid": False, "violations": faults})
         return ExitCode.USAGE
-    count = len(error.violations)
-    note(f"Error: {path} is not a valid strategy ({count} fault{'s' if count > 1 else ''}):")
+    faults_text = counted(len(error.violations), "fault")
+    note(f"Error: {path} is not a valid strategy ({faults_text}):")
     for violation in error.violations:
         note(f"  - {violation.field}: {violation.description}")
     return ExitCode.USAGE

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
 
 from shared.operations.cancellation import CancelSignal
 from shared.operations.model import Metric, Progress
@@ -53,10 +53,14 @@ class ProgressBridge:
     OperationCancelledError once `cancel` is set.
     """
 
+    _logged_states: ClassVar[frozenset[str]] = frozenset()
+    """Kinds of log entries that are states as well: one append publishes both."""
+
     def __init__(self, *, cancel: CancelSignal | None = None) -> None:
         self.cancel = cancel if cancel is not None else CancelSignal()
-        # Guards _log, _high_water and the pairing of a metric with its state.
-        # Not needed to publish a state alone: that is one attribute store.
+        # Guards _high_water and whatever a subclass must publish as one. Not
+        # needed to publish a state alone, which is one attribute store, nor a
+        # metric alone, which is one append to a log that only ever grows.
         self._lock = threading.RLock()
         self._latest: Record | None = None
         self._log: list[Record] = []
@@ -67,7 +71,7 @@ class ProgressBridge:
 
     def get_status(self) -> Progress | None:
         """Return the progress now; None before the first report."""
-        return self._progress(self._latest)
+        return self._progress(self._instant()[0])
 
     def get_metrics(self, cursor: int = 0) -> tuple[list[Metric], int]:
         """Return the metrics from index `cursor` on, and the next cursor."""
@@ -83,10 +87,8 @@ class ProgressBridge:
         if cursor < 0:
             raise ValueError(f"cursor must not be negative, got {cursor}")
         with self._lock:
-            latest = self._latest
-            count = len(self._log)
-            end = count if limit is None else min(count, cursor + limit)
-            raw = self._log[cursor:end]
+            latest, count = self._instant()
+        raw = self._log[cursor : count if limit is None else min(count, cursor + limit)]
         return BridgeSnapshot(
             progress=self._progress(latest),
             metrics=tuple(self._resolve_metric(record) for record in raw),
@@ -107,7 +109,14 @@ class ProgressBridge:
             self.cancel.raise_if_requested()
 
     def _append_metric(self, metric: Metric) -> None:
-        """Append one metric to the log."""
+        """Append one metric to the log.
+
+        Raises TypeError unless its values and labels are plain.
+        """
+        values, labels = dict(metric.values), dict(metric.labels)
+        refuse_mutable(values)
+        refuse_mutable(labels)
+        metric = replace(metric, values=values, labels=labels)
         with self._lock:
             self._log.append((monotonic(), _METRIC, metric))
 
@@ -122,16 +131,28 @@ class ProgressBridge:
 
     # ------------------------------------------------------- resolving, at read
 
+    def _instant(self) -> tuple[Record | None, int]:
+        """The newest state and the length of the log when it was the newest.
+
+        The state is read before the log: a record that was logged in between is
+        newer, and if it is a state too, it is the one that goes with the log.
+        """
+        latest = self._latest
+        count = len(self._log)
+        if count:
+            logged = self._log[count - 1]
+            if logged[1] in self._logged_states and (latest is None or logged[0] > latest[0]):
+                latest = logged
+        return latest, count
+
     def _progress(self, record: Record | None) -> Progress | None:
         """Resolve a record; the percentage never falls from one read to the next."""
         if record is None:
             return None
         progress = self._resolve(record)
         with self._lock:
-            percentage = progress.percentage
-            if percentage is None:
-                percentage = self._high_water
-            self._high_water = max(self._high_water, percentage)
+            if progress.percentage is not None:
+                self._high_water = max(self._high_water, min(100.0, progress.percentage))
             return replace(progress, percentage=self._high_water, update_time=self._wall(record[0]))
 
     def _resolve(self, record: Record) -> Progress:

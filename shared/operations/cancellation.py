@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from shared.rpc.errors import OperationCancelledError
 
 
@@ -9,20 +11,22 @@ class CancelSignal:
     """A flag that is set once, from any thread, and read by one worker.
 
     `requested` is a plain attribute so that the worker's check costs one
-    attribute read; setting it is atomic under the interpreter's lock.
+    attribute read; the reason is there before it is set.
     """
 
-    __slots__ = ("reason", "requested")
+    __slots__ = ("_lock", "reason", "requested")
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()  # so that of two requests one is the first
         self.requested = False
         self.reason = ""
 
     def request(self, reason: str = "") -> None:
         """Ask the worker to stop; the first reason is kept."""
-        if not self.requested:
-            self.reason = reason
-            self.requested = True
+        with self._lock:
+            if not self.requested:
+                self.reason = reason
+                self.requested = True
 
     def raise_if_requested(self) -> None:
         """Raise OperationCancelledError if the worker was asked to stop."""

@@ -8,11 +8,13 @@ import threading
 from shared.clock import Clock
 
 _FIRST_RETURN = 0.5
-"""Seconds after which the first caller without a slot may come back."""
+"""Seconds after which the first caller without a slot may come back, before jitter."""
 _SPACING = 0.01
 """Seconds between returns: callers without a slot cost at most 100 calls a second."""
 _LONGEST = 30.0
 """Seconds nobody is kept away longer than."""
+_JITTER = 0.2
+"""Share of a return time that chance takes off."""
 
 
 class WaitingRoom:
@@ -44,7 +46,7 @@ class WaitingRoom:
             self._next_return = max(
                 now + _FIRST_RETURN, min(now + _LONGEST, self._next_return + _SPACING)
             )
-            return (self._next_return - now) * self._jitter.uniform(1.0, 1.25)
+            return (self._next_return - now) * self._jitter.uniform(1.0 - _JITTER, 1.0)
 
     def leave(self) -> None:
         """Give a slot back."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 from shared.operations.cancellation import CancelSignal
-from shared.rpc.errors import ResourceExhaustedError
+from shared.rpc.errors import ProcessStoppingError, ResourceExhaustedError
 
 logger = logging.getLogger("ktrdr.workers")
 
@@ -45,12 +45,14 @@ class WorkerPool:
     def reserve(self) -> None:
         """Take a place for a job, to be given to `submit` or back by `release`.
 
-        Raises ResourceExhaustedError if all workers are busy and the queue is full.
+        Raises ResourceExhaustedError if all workers are busy and the queue is
+        full, ProcessStoppingError once the pool is closed.
         """
         with self._lock:
+            self._refuse_if_closed()
             self._queue = deque(job for job in self._queue if not job.cancel.requested)
             taken = len(self._threads) + len(self._queue) + self._reserved
-            if self._closed or taken >= self._workers + self._queue_limit:
+            if taken >= self._workers + self._queue_limit:
                 raise ResourceExhaustedError(
                     f"All {self._workers} {self._name} workers are busy and the queue of "
                     f"{self._queue_limit} is full. Wait for an operation to end or cancel one.",
@@ -66,19 +68,37 @@ class WorkerPool:
             self._reserved -= 1
 
     def submit(self, job: Job) -> None:
-        """Hand in the job for a place that was reserved."""
+        """Hand in the job for a place that was reserved.
+
+        Raises ProcessStoppingError once the pool is closed. If it raises, the
+        place is still to be given back.
+        """
         with self._lock:
-            self._reserved -= 1
-            if self._closed:
-                return
-            self._queue.append(job)
+            self._refuse_if_closed()
             if len(self._threads) < self._workers:
-                self._started += 1
-                thread = threading.Thread(
-                    target=self._work, name=f"{self._name}-{self._started}", daemon=True
-                )
-                self._threads.add(thread)
-                thread.start()
+                self._start(job)
+            else:
+                self._queue.append(job)
+            self._reserved -= 1
+
+    def _start(self, job: Job) -> None:
+        """Start a thread for the job; it is on the books only if that succeeds."""
+        self._started += 1
+        name = f"{self._name}-{self._started}"
+        thread = threading.Thread(target=self._work, args=(job,), name=name, daemon=True)
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except BaseException:
+            self._threads.discard(thread)
+            raise
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise ProcessStoppingError(
+                f"The {self._name} workers take on nothing more: the process is shutting down. "
+                "Try another process, or this one once it is up again."
+            )
 
     def close(self) -> None:
         """Take no more jobs and forget the queued ones; running ones go on."""
@@ -95,13 +115,14 @@ class WorkerPool:
             thread.join(max(0.0, end - monotonic()))
         return not any(thread.is_alive() for thread in threads)
 
-    def _work(self) -> None:
-        while (job := self._next()) is not None:
+    def _work(self, job: Job | None) -> None:
+        while job is not None:
             if not job.cancel.requested:
                 try:
                     job.run()
                 except BaseException:
                     logger.exception("A %s job raised", self._name)
+            job = self._next()
 
     def _next(self) -> Job | None:
         """The next job; None, and the thread is off the books, if there is none."""

@@ -29,8 +29,14 @@ class AdmissionInterceptor(MethodInterceptor):
     """Sheds calls beyond their class's limit with RESOURCE_EXHAUSTED and RetryInfo."""
 
     def __init__(self, classes: Mapping[str, str], limits: Mapping[str, int]) -> None:
-        """`classes` by full method name or service prefix, `limits` by class."""
+        """`classes` by full method name or service prefix, `limits` by class.
+
+        Raises ValueError for a method whose class has no limit.
+        """
         super().__init__()
+        for method, class_ in classes.items():
+            if class_ not in {*limits, UNLIMITED}:
+                raise ValueError(f"{method}: class {class_!r} has no limit; give it one")
         self._classes = dict(classes)
         self._limits = dict(limits)
         self._lock = threading.Lock()  # guards _inside

@@ -150,10 +150,20 @@ def _guard_stream(method: str, behaviour: Behaviour) -> Behaviour:
 def _abort(method: str, context: grpc.ServicerContext, error: Exception) -> None:
     """End the call with the error's status."""
     if not isinstance(error, KtrdrError):
-        if context.code() is not None:
-            raise error  # somebody else's servicer has aborted the call itself
+        if _is_over(context, error):
+            raise error  # gRPC knows what to do with it
         incident = uuid.uuid4().hex[:12]
         logger.error("Incident %s in %s", incident, method, exc_info=error)
         error = UnexpectedError(incident)
     context.set_trailing_metadata(trailers_of(error))
     context.abort(grpc_code(error.code), shorten(error.message, MAX_MESSAGE))
+
+
+def _is_over(context: grpc.ServicerContext, error: Exception) -> bool:
+    """Whether the exception only says that the call has ended otherwise.
+
+    `context.abort`, which servicers of others use, raises a bare Exception; the
+    requests of a client that has left raise grpc.RpcError.
+    """
+    aborted = type(error) is Exception and not error.args and context.code() is not None
+    return aborted or (isinstance(error, grpc.RpcError) and not context.is_active())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
@@ -24,6 +26,8 @@ _OPTIONS = (
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
 )
+_JOIN = 1.0
+"""Seconds servicers get to notice that their calls have been cancelled."""
 _BASE_CLASSES = {
     f"/{health.SERVICE_NAME}/": UNLIMITED,
     f"/{reflection.SERVICE_NAME}/": STREAM,
@@ -112,7 +116,16 @@ class RpcServer:
         """Answer NOT_SERVING to health checks from now on; calls are still served."""
         self._health.enter_graceful_shutdown()
 
-    def stop(self, grace: float) -> None:
-        """Take no more calls, give the running ones `grace` seconds, end."""
+    def stop(self, grace: float) -> bool:
+        """Take no more calls, give the running ones `grace` seconds, end.
+
+        False if a servicer is still at work on a call that has been cancelled.
+        """
         self._server.stop(grace).wait()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        # A pool cannot be joined with a time limit, a thread can.
+        joiner = threading.Thread(
+            target=partial(self._pool.shutdown, cancel_futures=True), name="rpc-end", daemon=True
+        )
+        joiner.start()
+        joiner.join(_JOIN)
+        return not joiner.is_alive()

@@ -44,6 +44,8 @@ class TrainingProgressBridge(ProgressBridge):
     OperationCancelledError once `cancel` is set, after recording its report.
     """
 
+    _logged_states = frozenset({_EPOCH})
+
     def __init__(self, total_epochs: int, *, cancel: CancelSignal | None = None) -> None:
         super().__init__(cancel=cancel)
         self._total_epochs = total_epochs
@@ -68,10 +70,8 @@ class TrainingProgressBridge(ProgressBridge):
             if value.__class__ is not float:
                 refuse_mutable(values)
                 break
-        record = (monotonic(), _EPOCH, epoch, total_epochs, values)
-        with self._lock:
-            self._latest = record
-            self._log.append(record)
+        # One append publishes the metric and the state that goes with it.
+        self._log.append((monotonic(), _EPOCH, epoch, total_epochs, values))
         if self.cancel.requested:
             self.cancel.raise_if_requested()
 

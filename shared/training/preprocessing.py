@@ -136,8 +136,8 @@ class Preprocessor:
                 frame = pd.concat([frame, price_context(timeframe, bars[timeframe])], axis=1)
             frames[timeframe] = lagged(frame, options.lookback_periods)
         table = align(frames)[feature_names(self._strategy, self._request.timeframes)]
-        complete = np.isfinite(np.asarray(table, dtype=np.float64)).all(axis=1)
-        return table.loc[complete]
+        finite = np.isfinite(np.asarray(table, dtype=np.float64))
+        return table.loc[table.index[np.flatnonzero(finite.all(axis=1))]]
 
     def _labelled(self, symbol: str, features: pd.DataFrame, bars: pd.DataFrame) -> SymbolSamples:
         """Join features and labels; bars that lack either are left out."""

@@ -102,6 +102,14 @@ class SingleTimeframe(_Part):
     timeframe: TimeframeName
     base_timeframe: TimeframeName | None = None
 
+    @field_validator("base_timeframe")
+    @classmethod
+    def _same(cls, value: str | None, info: ValidationInfo) -> str | None:
+        timeframe = info.data.get("timeframe", value)
+        if value not in (None, timeframe):
+            raise ValueError(f"must be the timeframe, {timeframe!r}; or leave it out")
+        return value
+
     @property
     def names(self) -> tuple[str, ...]:
         """The timeframes."""

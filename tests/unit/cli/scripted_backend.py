@@ -121,7 +121,10 @@ class ScriptedBackend:
             )
             for method in service.methods
         }
-        return grpc.method_handlers_generic_handler(service.full_name, methods)
+        handler: grpc.GenericRpcHandler = grpc.method_handlers_generic_handler(
+            service.full_name, methods
+        )
+        return handler
 
     def _answer(self, rpc: str, request: Message, context: grpc.ServicerContext) -> Message:
         self.requests[rpc].append(request)

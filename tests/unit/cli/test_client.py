@@ -30,7 +30,7 @@ def test_pages_of_operations_are_read_up_to_the_limit(scripted: ScriptedBackend)
     page = service.ListOperationsResponse(
         operations=[operation(), operation()], unreachable=["host"]
     )
-    page.next_page_token = "more"
+    page.next_page_token = "more"  # noqa: S105 - a page token is no secret
     scripted.script("ListOperations", page)
     with Backend(scripted.address) as backend:
         found = backend.list_operations(
@@ -45,7 +45,7 @@ def test_pages_of_operations_are_read_up_to_the_limit(scripted: ScriptedBackend)
 
 def test_pages_of_models_are_read_to_the_last(scripted: ScriptedBackend) -> None:
     first = models_service_pb2.ListModelsResponse(models=[model("a")], unreadable=["x"])
-    first.next_page_token = "b"
+    first.next_page_token = "b"  # noqa: S105 - a page token is no secret
     scripted.script(
         "ListModels",
         first,

@@ -77,7 +77,7 @@ def test_weeks_hold_every_day(source: SampleBarSource) -> None:
     days, weeks = source.read("FB", "1d", None, None), source.read("FB", "1w", None, None)
 
     assert days["volume"].sum() == weeks["volume"].sum()
-    assert {0} == set(pd.DatetimeIndex(weeks.index).weekday)
+    assert {0} == set(pd.DatetimeIndex(weeks.index).day_of_week)
 
 
 def test_changing_what_was_read_changes_nothing_for_others(source: SampleBarSource) -> None:

@@ -66,16 +66,16 @@ class FakeBars:
 
 
 class RecordingBridge(TrainingProgressBridge):
-    """A bridge that remembers the calls, and may do something at one of them."""
+    """A bridge that remembers the calls, and may do something when one comes."""
 
     def __init__(self, epochs: int, cancel: CancelSignal | None = None) -> None:
         super().__init__(epochs, cancel=cancel)
         self.calls: list[tuple[object, ...]] = []
-        self.at: dict[tuple[object, ...], Callable[[], object]] = {}
+        self.when: dict[tuple[object, ...], Callable[[], object]] = {}
 
     def _record(self, *call: object) -> None:
         self.calls.append(call)
-        for beginning, action in self.at.items():
+        for beginning, action in self.when.items():
             if call[: len(beginning)] == beginning:
                 action()
 
@@ -154,7 +154,7 @@ class RecordingBridge(TrainingProgressBridge):
 
 @pytest.fixture
 def walk() -> Callable[..., pd.DataFrame]:
-    """Makes daily bars of a random walk: walk(count, seed, start)."""
+    """Makes daily bars of a random walk, of a count, a seed and a start."""
     return random_walk
 
 

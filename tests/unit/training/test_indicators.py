@@ -58,7 +58,7 @@ def test_a_later_bar_changes_no_earlier_value(name: str, walk: Walk) -> None:
 
 @pytest.mark.parametrize("name", sorted(INDICATORS))
 def test_too_few_bars_give_no_value(name: str, walk: Walk) -> None:
-    assert compute(walk(3, 1), name, **_longest(name)).isna().all()
+    assert compute(walk(3, 1), name, "close", **_longest(name)).isna().all()
     assert 0 == len(compute(walk(300, 1).iloc[:0], name))
 
 

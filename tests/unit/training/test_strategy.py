@@ -181,7 +181,7 @@ def test_an_empty_strategy_lacks_its_required_keys() -> None:
         ("model.training.epochs", "many", "must be a whole number, not 'many'."),
         ("model.training.epochs", "100000", "must be at most 10000, not 100000."),
         ("model.training.learning_rate", "0", "must be above 0, not 0."),
-        ("model.training.learning_rate", ".nan", "must be a finite number, not nan."),
+        ("model.training.learning_rate", ".nan", "must be at most 10, not nan."),
         ("model.training.learning_rate", "fast", "must be a finite number, not 'fast'."),
         ("model.training.optimizer", "adamw", "must be one of 'adam', 'sgd' or 'rmsprop'"),
         ("model.training.optimiser", "adam", "unknown key 'optimiser'; did you mean 'optimizer'?"),
@@ -198,6 +198,11 @@ def test_an_empty_strategy_lacks_its_required_keys() -> None:
         ("training.labels.lookahead", "3", "did you mean 'label_lookahead'?"),
         ("training_data.symbols", "{mode: multi_symbol, list: []}", "must be at least 1 long"),
         ("training_data.timeframes.timeframe", "2h", "must be one of 1m, 5m, 15m, 30m, 1h"),
+        (
+            "training_data.timeframes.base_timeframe",
+            "1w",
+            "must be the timeframe, '1d'; or leave it out.",
+        ),
         (
             "training_data.timeframes",
             "{mode: multi_timeframe, list: [1w, 1d], base_timeframe: 1w}",
@@ -227,6 +232,7 @@ def test_an_empty_strategy_lacks_its_required_keys() -> None:
         ("fuzzy_sets.rsi_14.neutral", "{type: gaussian, parameters: [5, 0]}", "sigma must be ab"),
         ("fuzzy_sets.rsi_14.neutral", "{type: bell, parameters: [5, 0]}", "type: must be one of"),
         ("fuzzy_sets.rsi_14.x_lag1", "{type: gaussian, parameters: [5, 1]}", "is kept for lags"),
+        ("fuzzy_sets.rsi_14.x y", "{type: gaussian, parameters: [5, 1]}", "text that matches"),
         ("fuzzy_sets.rsi_14", "{}", "must be at least 1 long"),
         ("fuzzy_sets", "[]", "must be a mapping, not a list of 0."),
     ],

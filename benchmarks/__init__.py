@@ -1,0 +1,1 @@
+"""Measurements: every figure is a median of interleaved rounds, judged by ratios in one run."""

@@ -1,0 +1,51 @@
+"""One backend per module, behind pytest-grpc's fixtures; tests that need another start it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from ktrdr.operations.v1 import operations_service_pb2_grpc
+from ktrdr.training.v1 import models_service_pb2_grpc, training_service_pb2_grpc
+from shared.rpc.server import RpcServer
+from tests.integration.running import RunningBackend, running_backend
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBackend]:
+    """The module's backend, with room for several workers and many callers."""
+    home = tmp_path_factory.mktemp("home")
+    with running_backend(home, training_workers=4, training_queue=100) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def grpc_addr(running: RunningBackend) -> str:
+    """Where pytest-grpc's channel goes."""
+    return running.address
+
+
+@pytest.fixture(scope="module")
+def grpc_server(running: RunningBackend) -> RpcServer:
+    """The server behind it, in place of pytest-grpc's own."""
+    return running.backend.server
+
+
+@pytest.fixture(scope="module")
+def grpc_stub_cls() -> type[operations_service_pb2_grpc.OperationsServiceStub]:
+    """What `grpc_stub` is: the generated stub of the operations service."""
+    return operations_service_pb2_grpc.OperationsServiceStub
+
+
+@pytest.fixture(scope="module")
+def training_stub(grpc_channel: grpc.Channel) -> training_service_pb2_grpc.TrainingServiceStub:
+    """The generated stub of the training service, on the same channel."""
+    return training_service_pb2_grpc.TrainingServiceStub(grpc_channel)
+
+
+@pytest.fixture(scope="module")
+def models_stub(grpc_channel: grpc.Channel) -> models_service_pb2_grpc.ModelsServiceStub:
+    """The generated stub of the models service, on the same channel."""
+    return models_service_pb2_grpc.ModelsServiceStub(grpc_channel)

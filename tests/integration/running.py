@@ -1,0 +1,129 @@
+"""A backend as users meet it: on a real socket, called through the generated stubs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from backend.__main__ import Backend, build_backend
+from backend.settings import BackendSettings
+from ktrdr.operations.v1 import operation_pb2, operations_service_pb2_grpc
+from ktrdr.operations.v1 import operations_service_pb2 as operations_pb
+from ktrdr.training.v1 import (
+    models_service_pb2_grpc,
+    training_pb2,
+    training_service_pb2_grpc,
+)
+from ktrdr.training.v1 import training_service_pb2 as training_pb
+from shared.marketdata.sample import SampleBarSource
+from shared.operations.store import MemoryOperationStore
+from shared.process import stop
+from tests.support.scripted_work import ScriptedOperations
+
+STRATEGIES = Path(__file__).parents[2] / "strategies"
+SMALL = (STRATEGIES / "small.yaml").read_text("utf-8")
+BARS = SampleBarSource()
+"""Shared, so that the embedded prices are read once."""
+
+PENDING = operation_pb2.OPERATION_STATUS_PENDING
+RUNNING = operation_pb2.OPERATION_STATUS_RUNNING
+CANCELLING = operation_pb2.OPERATION_STATUS_CANCELLING
+COMPLETED = operation_pb2.OPERATION_STATUS_COMPLETED
+FAILED = operation_pb2.OPERATION_STATUS_FAILED
+CANCELLED = operation_pb2.OPERATION_STATUS_CANCELLED
+TERMINAL = frozenset({COMPLETED, FAILED, CANCELLED})
+
+
+@dataclass(frozen=True, slots=True)
+class RunningBackend:
+    """A backend that serves, with stubs on one channel to it."""
+
+    backend: Backend
+    address: str
+    home: Path
+    channel: grpc.Channel
+    operations: operations_service_pb2_grpc.OperationsServiceStub
+    training: training_service_pb2_grpc.TrainingServiceStub
+    models: models_service_pb2_grpc.ModelsServiceStub
+    scripted: ScriptedOperations
+
+    def train(self, strategy: str = SMALL, **fields: Any) -> str:
+        """Start a training and return its operation's id."""
+        request = training_pb.StartTrainingRequest(strategy_yaml=strategy, **fields)
+        operation: operation_pb2.Operation = self.training.StartTraining(request).operation
+        return operation.operation_id
+
+    def get(self, operation_id: str, **fields: Any) -> operations_pb.GetOperationResponse:
+        """GetOperation; read now unless the fields say otherwise."""
+        if not fields.keys() & {"max_staleness", "force_refresh"}:
+            fields["force_refresh"] = True
+        request = operations_pb.GetOperationRequest(operation_id=operation_id, **fields)
+        answer: operations_pb.GetOperationResponse = self.operations.GetOperation(request)
+        return answer
+
+    def operation(self, operation_id: str) -> operation_pb2.Operation:
+        """Return the operation as it is now."""
+        return self.get(operation_id).operation
+
+    def cancel(self, operation_id: str, reason: str = "") -> operation_pb2.Operation:
+        """Cancel and return the operation after the call."""
+        request = operations_pb.CancelOperationRequest(operation_id=operation_id, reason=reason)
+        operation: operation_pb2.Operation = self.operations.CancelOperation(request).operation
+        return operation
+
+    def ended(self, operation_id: str) -> operation_pb2.Operation:
+        """Wait for an operation's end and return it."""
+        request = operations_pb.WaitOperationRequest(operation_id=operation_id)
+        operation: operation_pb2.Operation = self.operations.WaitOperation(request).operation
+        assert operation.status in TERMINAL
+        return operation
+
+    def epochs(self, operation_id: str) -> list[int]:
+        """Return the steps of all metrics, in order."""
+        return [metric.step for metric in self.get(operation_id, metrics_cursor=0).metrics]
+
+    def stop(self, grace: float = 0.0) -> None:
+        """Stop the backend as its process would."""
+        stop(self.backend.server, self.backend.operations, self.backend.pool, grace=grace)
+
+
+@contextmanager
+def running_backend(home: Path, **settings: Any) -> Iterator[RunningBackend]:
+    """Serve a backend on a free port; settings by name, `cache_ttl` included."""
+    values: Mapping[str, Any] = {
+        "backend_address": "127.0.0.1:0",
+        "home": home,
+        "OPERATIONS_CACHE_TTL": settings.pop("cache_ttl", 1.0),
+        **settings,
+    }
+    backend = build_backend(BackendSettings(**values), MemoryOperationStore(), BARS)
+    scripted = ScriptedOperations(backend)
+    address = backend.server.start()
+    with grpc.insecure_channel(address) as channel:
+        running = RunningBackend(
+            backend=backend,
+            address=address,
+            home=home,
+            channel=channel,
+            operations=operations_service_pb2_grpc.OperationsServiceStub(channel),
+            training=training_service_pb2_grpc.TrainingServiceStub(channel),
+            models=models_service_pb2_grpc.ModelsServiceStub(channel),
+            scripted=scripted,
+        )
+        try:
+            yield running
+        finally:
+            scripted.finish_all()
+            running.stop()
+
+
+def result_of(operation: operation_pb2.Operation) -> training_pb2.TrainingResult:
+    """Unpack the result of a completed training."""
+    result = training_pb2.TrainingResult()
+    assert operation.result.Unpack(result)
+    return result

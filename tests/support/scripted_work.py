@@ -1,0 +1,144 @@
+"""Operations whose work a test carries out step by step, on a real worker thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from queue import SimpleQueue
+
+from backend.__main__ import Backend
+from shared.operations.bridge import BridgeSnapshot
+from shared.operations.model import OperationType, PackedResult
+from shared.operations.starts import NewOperation
+from shared.operations.worker_pool import Job
+from shared.training.bridge import TrainingProgressBridge
+
+RESULT = PackedResult("type.googleapis.com/ktrdr.training.v1.TrainingResult", b"")
+"""An empty TrainingResult, packed."""
+FIGURES = {"train_loss": 0.5, "val_loss": 0.6}
+PATIENCE = 20.0
+"""Seconds a test waits for a step; it takes microseconds unless something is broken."""
+
+Step = Callable[[TrainingProgressBridge], None]
+_Order = tuple[Step, Future[None]]
+
+
+class CountingBridge(TrainingProgressBridge):
+    """A training's bridge that counts how often it is read."""
+
+    def __init__(self, total_epochs: int) -> None:
+        super().__init__(total_epochs)
+        self.reads = 0
+
+    def snapshot(self, cursor: int = 0, limit: int | None = None) -> BridgeSnapshot:
+        """Read, and count it."""
+        self.reads += 1
+        return super().snapshot(cursor, limit)
+
+
+class ScriptedWork:
+    """Work of one operation: it takes steps when told and looks at nothing by itself.
+
+    A step that raises ends the work with its error. So does `notice_cancel`, if
+    a cancellation was asked for: until then the work is deaf to it.
+    """
+
+    def __init__(self, operation_id: str, epochs: int = 10) -> None:
+        self.operation_id = operation_id
+        self.bridge = CountingBridge(epochs)
+        self._orders: SimpleQueue[_Order | None] = SimpleQueue()
+        self._epochs = epochs
+
+    def step(self, step: Step) -> None:
+        """Have the worker take a step and wait until it is taken; raises what it raises."""
+        taken: Future[None] = Future()
+        self._orders.put((step, taken))
+        taken.result(PATIENCE)
+
+    def report_epochs(self, count: int, first: int = 0) -> None:
+        """Have the worker report epochs, 0-based from `first` on."""
+        self.step(lambda bridge: _report(bridge, range(first, first + count), self._epochs))
+
+    def fail(self, error: BaseException) -> None:
+        """Have the work raise."""
+
+        def raise_it(_: TrainingProgressBridge) -> None:
+            raise error
+
+        self._orders.put((raise_it, Future()))
+
+    def notice_cancel(self) -> None:
+        """Have the work look at its cancel signal, which ends it if that is set."""
+        self._orders.put((lambda bridge: bridge.cancel.raise_if_requested(), Future()))
+
+    def finish(self) -> None:
+        """Have the work end with a result; more than once does no harm."""
+        self._orders.put(None)
+
+    def run(self) -> PackedResult:
+        """What the worker does."""
+        while (order := self._orders.get()) is not None:
+            step, taken = order
+            try:
+                step(self.bridge)
+            except BaseException as error:
+                taken.set_exception(error)
+                raise
+            taken.set_result(None)
+        return RESULT
+
+
+class ScriptedOperations:
+    """Starts scripted work in a backend, on the backend's own pool."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._works: list[ScriptedWork] = []
+
+    def start(self, *, epochs: int = 10) -> ScriptedWork:
+        """Start an operation; it runs, or queues if all workers are taken."""
+        work = ScriptedWork(f"op_training_scripted_{len(self._works) + 1:04}", epochs)
+        self._works.append(work)
+        new = NewOperation(
+            operation_id=work.operation_id,
+            request_id=work.operation_id.removeprefix("op_training_"),
+            type=OperationType.TRAINING,
+            fingerprint="scripted",
+            metadata={"strategy": "scripted"},
+        )
+        self._backend.operations.start_operation(new, _ScriptedLaunch(self._backend, work))
+        return work
+
+    def start_running(self, *, epochs: int = 10) -> ScriptedWork:
+        """Start an operation and wait until a worker is at it."""
+        work = self.start(epochs=epochs)
+        work.step(lambda _: None)
+        return work
+
+    def finish_all(self) -> None:
+        """Let all work end."""
+        for work in self._works:
+            work.finish()
+
+
+class _ScriptedLaunch:
+    def __init__(self, backend: Backend, work: ScriptedWork) -> None:
+        self._backend = backend
+        self._work = work
+
+    def reserve(self) -> None:
+        self._backend.pool.reserve()
+
+    def begin(self, operation_id: str) -> None:
+        operations, work = self._backend.operations, self._work
+        operations.register_local_bridge(operation_id, work.bridge)
+        run = lambda: operations.run_operation(operation_id, work.run)  # noqa: E731  # a job's body
+        self._backend.pool.submit(Job(run, work.bridge.cancel))
+
+    def release(self) -> None:
+        self._backend.pool.release()
+
+
+def _report(bridge: TrainingProgressBridge, epochs: range, total: int) -> None:
+    for epoch in epochs:
+        bridge.on_epoch(epoch, total, FIGURES)

@@ -1,0 +1,250 @@
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from shared.rpc.errors import ModelNotFoundError
+from shared.training.classifier import Classifier
+from shared.training.model_store import (
+    ModelNotSavedError,
+    ModelStore,
+    ModelUnreadableError,
+    TrainedModel,
+)
+from shared.training.network import Mlp
+from shared.training.result import SplitMetrics, TrainingResult
+from shared.training.scaler import Scaler
+from shared.training.strategy import Strategy
+
+NOW = datetime(2024, 5, 1, 12, 30, tzinfo=UTC)
+FIGURES = SplitMetrics(0.6, 0.9, 0.5, 0.6, 0.55, 0.4)
+RESULT = TrainingResult(
+    model_path="elsewhere",
+    model_name="other/1d_v9",
+    instance="one",
+    train=FIGURES,
+    validation=FIGURES,
+    test=FIGURES,
+    class_shares={"BUY": 0.5, "HOLD": 0.2, "SELL": 0.3},
+    baseline_accuracy=0.4,
+    epochs_trained=3,
+    best_epoch=2,
+    parameter_count=688,
+    train_sample_count=100,
+    validation_sample_count=20,
+    test_sample_count=20,
+    feature_count=9,
+    symbols=("AAA",),
+    timeframes=("1d",),
+    start_time=NOW - timedelta(days=900),
+    end_time=NOW,
+    seed=2**62,
+    duration=1.5,
+    samples_per_second=1000.0,
+    warnings=("look twice",),
+)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "models")
+
+
+@pytest.fixture
+def trained(small: Callable[..., Strategy]) -> Callable[..., TrainedModel]:
+    """Makes a model to be saved, of a seed and a time."""
+
+    def make(seed: int = 1, at: datetime = NOW) -> TrainedModel:
+        strategy = small()
+        generator = torch.Generator().manual_seed(seed)
+        network = Mlp(strategy.model.architecture, 9, generator)
+        features = tuple(f"f{number}" for number in range(9))
+        scaler = Scaler.fit(np.random.default_rng(seed).normal(3, 2, (50, 9)))
+        return TrainedModel(strategy, "1d", features, scaler, network.weights(), RESULT, at)
+
+    return make
+
+
+Trained = Callable[..., TrainedModel]
+
+
+def test_a_saved_model_is_found_as_it_was(store: ModelStore, trained: Trained) -> None:
+    model = trained()
+
+    saved = store.save(model)
+
+    assert "small/1d_v1" == saved.name
+    assert saved == store.get("small/1d_v1")
+    assert (NOW, model.features, model.scaler) == (
+        saved.create_time,
+        saved.features,
+        saved.scaler,
+    )
+    assert model.strategy.to_yaml() == saved.strategy_yaml
+    assert replace(RESULT, model_name=saved.name, model_path=str(saved.path)) == saved.result
+    assert sum(file.stat().st_size for file in saved.path.iterdir()) == saved.size_bytes
+
+
+def test_a_loaded_model_predicts_the_same(store: ModelStore, trained: Trained) -> None:
+    from shared.training.network import load_mlp
+
+    model = trained()
+    inputs = np.random.default_rng(5).normal(3, 2, (40, 9))
+    network = load_mlp(model.strategy.model.architecture, 9, model.weights)
+    before = Classifier(network, model.scaler, model.features).probabilities(inputs)
+
+    after = store.load(store.save(model).name).probabilities(inputs)
+
+    assert (before == after).all()
+
+
+def test_nothing_is_pickled(store: ModelStore, trained: Trained) -> None:
+    files = {file.name: file.read_bytes() for file in store.save(trained()).path.iterdir()}
+
+    assert {"model.json", "strategy.yaml", "weights.safetensors"} == set(files)
+    assert not any(content.startswith((b"\x80", b"PK")) for content in files.values())
+
+
+def test_versions_count_up(store: ModelStore, trained: Trained) -> None:
+    names = [store.save(trained()).name for _ in range(3)]
+
+    assert ["small/1d_v1", "small/1d_v2", "small/1d_v3"] == names
+
+
+def test_a_version_that_appears_meanwhile_is_left_alone(
+    store: ModelStore, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = store.save(trained(seed=1))
+    monkeypatch.setattr("shared.training.model_store._versions", lambda *_: iter(()))
+
+    second = store.save(trained(seed=2))
+
+    assert "small/1d_v2" == second.name
+    assert first == store.get(first.name)
+
+
+def test_savers_at_once_never_share_a_version(store: ModelStore, trained: Trained) -> None:
+    models = [trained(seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        names = [saved.name for saved in pool.map(store.save, models)]
+
+    assert {f"small/1d_v{version}" for version in range(1, 9)} == set(names)
+
+
+def test_the_list_is_newest_first(store: ModelStore, trained: Trained) -> None:
+    for hours in (0, 2, 1):
+        store.save(trained(at=NOW + timedelta(hours=hours)))
+
+    listing = store.list()
+
+    assert ["small/1d_v2", "small/1d_v3", "small/1d_v1"] == [m.name for m in listing.models]
+    assert [] == listing.unreadable
+
+
+def test_an_empty_store_lists_nothing(store: ModelStore) -> None:
+    assert ([], []) == (store.list().models, store.list().unreadable)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.json", b"{"),
+        ("model.json", b'{"format": 2}'),
+        ("strategy.yaml", b"\xff"),
+        ("strategy.yaml", None),
+        ("weights.safetensors", None),
+    ],
+)
+def test_unreadable_models_are_named(
+    file: str, content: bytes | None, store: ModelStore, trained: Trained
+) -> None:
+    good, bad = store.save(trained()), store.save(trained())
+    (bad.path / file).unlink()
+    if content is not None:
+        (bad.path / file).write_bytes(content)
+
+    listing = store.list()
+
+    assert [good.name] == [model.name for model in listing.models]
+    assert [bad.name] == listing.unreadable
+    with pytest.raises(ModelUnreadableError, match=bad.name):
+        store.get(bad.name)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [("weights.safetensors", b"no tensors"), ("strategy.yaml", b"name: x")],
+)
+def test_a_model_that_cannot_be_loaded_says_so(
+    file: str, content: bytes, store: ModelStore, trained: Trained
+) -> None:
+    saved = store.save(trained())
+    (saved.path / file).write_bytes(content)
+
+    with pytest.raises(ModelUnreadableError) as caught:
+        store.load(saved.name)
+
+    assert "MODEL_UNREADABLE" == caught.value.reason
+    assert "train again" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "small",
+        "small/1d_v2",
+        "../small/1d_v1",
+        "small/../small/1d_v1",
+        "small/1d_v1/",
+        "small/1d_v01",
+        "small/2h_v1",
+        "small/1d_v1\n",
+        "/small/1d_v1",
+        "small/1d_v1\x00",
+        ".saving-x/1d_v1",
+    ],
+)
+def test_a_name_of_no_model_is_not_found(name: str, store: ModelStore, trained: Trained) -> None:
+    store.save(trained())
+
+    with pytest.raises(ModelNotFoundError):
+        store.get(name)
+
+
+def test_other_folders_are_no_models(store: ModelStore, trained: Trained) -> None:
+    saved = store.save(trained())
+    (saved.path.parent / ".saving-abc").mkdir()
+    (saved.path.parent / "notes").mkdir()
+    (saved.path.parent / "1d_v7").write_text("a file")
+
+    assert [saved.name] == [model.name for model in store.list().models]
+    assert [] == store.list().unreadable
+    assert "small/1d_v8" == store.save(trained()).name
+
+
+def test_a_save_that_fails_leaves_nothing(
+    store: ModelStore, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+
+    with pytest.raises(ModelNotSavedError, match="No space left on device") as caught:
+        store.save(trained())
+
+    assert "MODEL_NOT_SAVED" == caught.value.reason
+    assert [] == list((tmp_path / "models" / "small").iterdir())
+
+
+def test_a_root_that_cannot_be_made_is_reported(tmp_path: Path, trained: Trained) -> None:
+    (tmp_path / "models").write_text("a file")
+
+    with pytest.raises(ModelNotSavedError, match="make it writable"):
+        ModelStore(tmp_path / "models").save(trained())
