@@ -11,7 +11,7 @@ _TEXT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object per record: time, level, logger, message and, if any, exception."""
+    """One JSON object per record: time, level, logger, message; exception and stack, if any."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line."""
@@ -23,6 +23,8 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             document["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            document["stack"] = self.formatStack(record.stack_info)
         return json.dumps(document, ensure_ascii=False)
 
 

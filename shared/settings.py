@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -18,11 +18,11 @@ class SettingsError(Exception):
     """The environment holds values that cannot be used; the text names each."""
 
 
-_ADDRESS = re.compile(r"^(\[[0-9a-fA-F:.]+\]|[^\s:\[\]]+):(\d{1,5})$")
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s:/\[\]]+):([0-9]{1,5})")
 
 
 def _address(value: str) -> str:
-    match = _ADDRESS.match(value)
+    match = _ADDRESS.fullmatch(value)
     if match is None or int(match[2]) > 65535:
         raise ValueError("must be host:port, such as 127.0.0.1:50051; port 0 means any free one")
     return value
@@ -32,6 +32,16 @@ Address = Annotated[str, AfterValidator(_address)]
 """host:port; IPv6 hosts in brackets."""
 
 
+def _folder(value: object) -> object:
+    if value == "":
+        raise ValueError("must name a folder; leave it unset for ~/.ktrdr")
+    return value
+
+
+Folder = Annotated[Path, BeforeValidator(_folder)]
+"""A path; an empty one would silently be the folder the process was started in."""
+
+
 class ProcessSettings(BaseSettings):
     """What every process reads from its environment."""
 
@@ -39,10 +49,12 @@ class ProcessSettings(BaseSettings):
         env_prefix="KTRDR_", frozen=True, use_attribute_docstrings=True
     )
 
-    home: Path = Path("~/.ktrdr")
+    home: Folder = Path("~/.ktrdr")
     """Folder for data/, models/ and state/."""
 
-    cache_ttl: float = Field(default=1.0, ge=0, le=60, validation_alias="OPERATIONS_CACHE_TTL")
+    cache_ttl: float = Field(
+        default=1.0, ge=0, le=60, allow_inf_nan=False, validation_alias="OPERATIONS_CACHE_TTL"
+    )
     """Seconds an answer about an operation may be old if the caller does not say."""
 
     read_limit: int = Field(default=24, ge=4, le=1000)
@@ -60,7 +72,7 @@ class ProcessSettings(BaseSettings):
     refresh_waiters: int = Field(default=6, ge=1, le=1000)
     """Callers that may wait for one remote host at once; a quarter of read_limit is right."""
 
-    shutdown_grace: float = Field(default=5.0, ge=0, le=3600)
+    shutdown_grace: float = Field(default=5.0, ge=0, le=3600, allow_inf_nan=False)
     """Seconds running work gets to finish when the process is told to stop."""
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

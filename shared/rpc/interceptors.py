@@ -165,5 +165,6 @@ def _is_over(context: grpc.ServicerContext, error: Exception) -> bool:
     `context.abort`, which servicers of others use, raises a bare Exception; the
     requests of a client that has left raise grpc.RpcError.
     """
-    aborted = type(error) is Exception and not error.args and context.code() is not None
+    code = context.code()  # type: ignore[attr-defined]  # grpc has it, its type stubs do not
+    aborted = type(error) is Exception and not error.args and code is not None
     return aborted or (isinstance(error, grpc.RpcError) and not context.is_active())

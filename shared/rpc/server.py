@@ -83,7 +83,7 @@ class RpcServer:
         )
         self._server = grpc.server(
             self._pool,
-            interceptors=(ErrorInterceptor(), admission),
+            interceptors=[ErrorInterceptor(), admission],
             options=_OPTIONS,
             maximum_concurrent_rpcs=limits.threads * 32,
         )

@@ -91,6 +91,8 @@ class TrainingProgressBridge(ProgressBridge):
         self, symbol: str, symbol_index: int, total_symbols: int, step: str
     ) -> None:
         """Report the start of one of SYMBOL_STEPS for a symbol."""
+        if step not in SYMBOL_STEPS:
+            raise ValueError(f"step: {step!r} is none of {', '.join(SYMBOL_STEPS)}")
         done = SYMBOL_STEPS.index(step) / len(SYMBOL_STEPS)
         self._preprocessing(
             done,
@@ -196,7 +198,7 @@ class TrainingProgressBridge(ProgressBridge):
         self, at: float, step: int, steps: int, done: int, total: int, message: str
     ) -> Progress:
         """Progress when `done` of `total` batches of the training are done."""
-        fraction = min(1.0, done / total)
+        fraction = min(1.0, done / max(1, total))  # a reader must not fail over an empty epoch
         elapsed = at - self._training_started
         left = elapsed * (1 - fraction) / fraction - (monotonic() - at)
         return Progress(

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 DETAILS = "grpc-status-details-bin"
+
+
+class _FailedCall(Protocol):
+    """What every RpcError of a stub is; grpc's own types do not say."""
+
+    def code(self) -> grpc.StatusCode: ...
+    def details(self) -> str | None: ...
+    def trailing_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +55,8 @@ def outcome_of(call: Callable[[], object]) -> grpc.StatusCode:
 
 def refusal_of(error: grpc.RpcError) -> Refusal:
     """Read a failed call."""
-    assert isinstance(error, grpc.Call)
-    trailers = {item[0]: item[1] for item in error.trailing_metadata() or ()}
+    call = cast(_FailedCall, error)
+    trailers = {item[0]: item[1] for item in call.trailing_metadata() or ()}
     status = status_pb2.Status()
     if isinstance(details := trailers.get(DETAILS), bytes):
         status.ParseFromString(details)
@@ -60,8 +69,8 @@ def refusal_of(error: grpc.RpcError) -> Refusal:
         detail.Unpack(bad)
         again = detail.Unpack(retry) or again
     return Refusal(
-        code=error.code(),
-        message=error.details() or "",
+        code=call.code(),
+        message=call.details() or "",
         reason=info.reason,
         domain=info.domain,
         metadata=dict(info.metadata),

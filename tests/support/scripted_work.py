@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from queue import SimpleQueue
 
 from backend.__main__ import Backend
@@ -11,6 +12,7 @@ from shared.operations.bridge import BridgeSnapshot
 from shared.operations.model import OperationType, PackedResult
 from shared.operations.starts import NewOperation
 from shared.operations.worker_pool import Job
+from shared.rpc.errors import OperationCancelledError
 from shared.training.bridge import TrainingProgressBridge
 
 RESULT = PackedResult("type.googleapis.com/ktrdr.training.v1.TrainingResult", b"")
@@ -58,6 +60,16 @@ class ScriptedWork:
     def report_epochs(self, count: int, first: int = 0) -> None:
         """Have the worker report epochs, 0-based from `first` on."""
         self.step(lambda bridge: _report(bridge, range(first, first + count), self._epochs))
+
+    def report_epochs_deaf(self, count: int) -> None:
+        """Have the worker report epochs, though it was told to stop."""
+
+        def report(bridge: TrainingProgressBridge) -> None:
+            for epoch in range(count):
+                with suppress(OperationCancelledError):
+                    bridge.on_epoch(epoch, self._epochs, FIGURES)
+
+        self.step(report)
 
     def fail(self, error: BaseException) -> None:
         """Have the work raise."""

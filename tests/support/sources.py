@@ -106,9 +106,7 @@ class FakeRemoteSource:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def begin_read(
-        self, cursor: int, limit: int, max_staleness: float, timeout: float
-    ) -> FakeRead:
+    def begin_read(self, cursor: int, limit: int, max_staleness: float, timeout: float) -> FakeRead:
         """Note the call; the answer comes at `result()`."""
         self.calls.append(ReadCall(cursor, limit, max_staleness, timeout))
         return FakeRead(lambda: self._answer(cursor, limit))

@@ -155,7 +155,9 @@ class FlakyStore(MemoryOperationStore):
 class Setup:
     """A service on a fake clock and a store that can fail, with shortcuts."""
 
-    def __init__(self, *, cache_ttl: float = 1.0, refresh_waiters: int = 6, wait_slots: int = 16):
+    def __init__(
+        self, *, cache_ttl: float = 1.0, refresh_waiters: int = 6, wait_slots: int = 16
+    ) -> None:
         self.clock = FakeClock()
         self.store = FlakyStore()
         limits = OperationsLimits(cache_ttl, refresh_waiters, wait_slots)

@@ -219,5 +219,3 @@ def test_the_server_accepts_the_pings_of_our_own_channels() -> None:
     options = dict(server_module._OPTIONS)
     assert options["grpc.http2.min_ping_interval_without_data_ms"] <= KEEPALIVE_MS
     assert options["grpc.keepalive_permit_without_calls"] == 1
-
-

@@ -95,8 +95,7 @@ def test_details_of_any_violations_fit_the_trailer(
     texts: list[tuple[str, str, int, int]], times: int
 ) -> None:
     violations = [
-        FieldViolation(field * many, description * more)
-        for field, description, many, more in texts
+        FieldViolation(field * many, description * more) for field, description, many, more in texts
     ] * times
     details = dict(trailers_of(InvalidArgumentError(violations)))[DETAILS_KEY]
     assert len(details) <= MAX_DETAILS

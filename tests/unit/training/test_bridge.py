@@ -119,9 +119,7 @@ def test_figures_changed_afterwards_do_not_change_the_log(bridge: TrainingProgre
 
 
 @pytest.mark.parametrize("value", [torch.tensor(1.0), np.float32(1), np.float64(1), np.ones(2)])
-def test_on_epoch_refuses_tensors_and_arrays(
-    bridge: TrainingProgressBridge, value: float
-) -> None:
+def test_on_epoch_refuses_tensors_and_arrays(bridge: TrainingProgressBridge, value: float) -> None:
     with pytest.raises(TypeError, match=r"val_loss is a .*convert with float"):
         bridge.on_epoch(0, EPOCHS, {"train_loss": 1.0, "val_loss": value})
 
@@ -238,9 +236,7 @@ def test_a_cancellation_keeps_how_far_it_came(bridge: TrainingProgressBridge) ->
 
 REPORTS: dict[str, Callable[[TrainingProgressBridge], None]] = {
     "on_phase": lambda bridge: bridge.on_phase("training"),
-    "on_symbol_processing": lambda bridge: bridge.on_symbol_processing(
-        "IBM", 1, 1, "loading_data"
-    ),
+    "on_symbol_processing": lambda bridge: bridge.on_symbol_processing("IBM", 1, 1, "loading_data"),
     "on_indicator_computation": lambda bridge: bridge.on_indicator_computation(
         "IBM", 1, 1, "1d", "rsi", 1, 1
     ),

@@ -128,6 +128,23 @@ def test_a_version_that_appears_meanwhile_is_left_alone(
     assert first == store.get(first.name)
 
 
+def test_a_version_taken_at_the_last_moment_is_left_alone(
+    store: ModelStore, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+    taken: list[int] = []
+
+    def rename_too_late(self: Path, target: Path) -> Path:
+        if not taken:
+            target.mkdir()
+            taken.append((target / "somebody.txt").write_text("here first"))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename_too_late)
+
+    assert "small/1d_v2" == store.save(trained()).name
+
+
 def test_savers_at_once_never_share_a_version(store: ModelStore, trained: Trained) -> None:
     models = [trained(seed) for seed in range(8)]
     with ThreadPoolExecutor(8) as pool:

@@ -67,3 +67,11 @@ def test_symbols_and_timeframes_must_come_from_somewhere(small: Small, bars: Bar
     violations = check_request(strategy, TrainingRequest(), bars)
 
     assert ["symbols", "timeframes"] == [v.field for v in violations]
+
+
+def test_without_a_strategy_the_requests_own_fields_are_checked(bars: BarSource) -> None:
+    request = TrainingRequest(symbols=("AAA", "AAA"), timeframes=("5m",), seed=-1)
+
+    violations = check_request(None, request, bars)
+
+    assert ["timeframes[0]", "symbols[1]", "seed"] == [v.field for v in violations]

@@ -111,6 +111,20 @@ def test_the_learning_rate_may_follow_a_schedule(
     assert expected == strategy.model.training.lr_scheduler
 
 
+@pytest.mark.parametrize(
+    "timeframes",
+    [
+        "{mode: single, timeframe: 1d, base_timeframe: 1d}",
+        "{mode: multi_timeframe, list: [1w, 1d], base_timeframe: 1d}",
+    ],
+)
+def test_the_base_timeframe_may_be_named(timeframes: str, small_yaml: str) -> None:
+    strategy = load_strategy(small_yaml, {"training_data.timeframes": timeframes})
+
+    assert strategy.training_data.timeframes is not None
+    assert "1d" == strategy.training_data.timeframes.base_timeframe
+
+
 def test_text_that_is_no_yaml_names_line_and_column() -> None:
     assert refused("name: [a\nb: }")["strategy_yaml"].startswith("line 2, column 2: ")
 

@@ -1,0 +1,110 @@
+"""The backend as a process: how it starts, ends and refuses to start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.programs import ROOT, SMALL, Programs
+
+TRAIN = ("models", "train", "--strategy", str(SMALL), "--symbols", "IBM", "--timeframes", "1d")
+
+
+@contextmanager
+def backend(home: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A backend of one test's own; its process and address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "backend"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "KTRDR_HOME": str(home),
+            "KTRDR_BACKEND_ADDRESS": "127.0.0.1:0",
+            **settings,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        yield process, process.stdout.readline().removeprefix("backend ready on ").strip()
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_backend_told_to_stop_ends_its_work_and_exits_0(
+    how: signal.Signals, tmp_path: Path
+) -> None:
+    with backend(tmp_path, KTRDR_SHUTDOWN_GRACE="0.2") as (process, address):
+        programs = Programs(address)
+        programs.ktrdr(
+            *(*TRAIN, "--set", "model.training.epochs=10000", "--detach", "--request-id", "x")
+        )
+        process.send_signal(how)
+        _, log = process.communicate(timeout=30)
+
+    assert 0 == process.returncode
+    assert "op_training_x ended FAILED: PROCESS_STOPPED" in log
+    assert "Traceback" not in log
+
+
+def test_a_watcher_of_a_killed_backend_ends_with_exit_code_4(tmp_path: Path) -> None:
+    with backend(tmp_path) as (process, address):
+        programs = Programs(address)
+        programs.ktrdr(*TRAIN, "--detach", "--request-id", "x")
+        process.kill()
+        process.wait()
+        done = programs.ktrdr("operations", "get", "op_training_x")
+
+    assert 4 == done.returncode
+    assert "Traceback" not in done.stderr
+
+
+def test_a_second_backend_on_the_same_port_is_refused_with_a_sentence(tmp_path: Path) -> None:
+    with backend(tmp_path) as (_, address):
+        done = subprocess.run(
+            [sys.executable, "-m", "backend"],
+            cwd=ROOT,
+            env={**os.environ, "KTRDR_BACKEND_ADDRESS": address},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    assert 2 == done.returncode
+    assert f"Cannot listen on {address}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_bad_settings_stop_the_start_with_each_name_and_the_mend() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "backend"],
+        cwd=ROOT,
+        env={
+            **os.environ,
+            "KTRDR_BACKEND_ADDRESS": "somewhere",
+            "OPERATIONS_CACHE_TTL": "-1",
+            "KTRDR_TRAINING_WORKERS": "many",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert 2 == done.returncode
+    for name in ("KTRDR_BACKEND_ADDRESS", "OPERATIONS_CACHE_TTL", "KTRDR_TRAINING_WORKERS"):
+        assert name in done.stderr
+    assert "Traceback" not in done.stderr

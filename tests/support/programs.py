@@ -1,0 +1,51 @@
+"""The programs a user runs, run for real."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ROOT / "strategies" / "small.yaml"
+
+
+class Programs:
+    """Runs `ktrdr` and `grpcurl` against one address."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    def ktrdr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*self.command("ktrdr"), *arguments, "--backend", self.address],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            check=False,
+            timeout=90,
+        )
+
+    def grpcurl(self, *arguments: str, data: object = None) -> subprocess.CompletedProcess[str]:
+        options = [] if data is None else ["-d", "@"]
+        return subprocess.run(
+            [*self.command("grpcurl"), "-plaintext", *options, self.address, *arguments],
+            input=None if data is None else json.dumps(data),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    def call(self, method: str, **request: object) -> dict[str, Any]:
+        """Call a method with grpcurl and return its answer."""
+        done = self.grpcurl(method, data=request)
+        assert done.returncode == 0, done.stderr
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    @staticmethod
+    def command(name: str) -> list[str]:
+        return [str(Path(sys.executable).with_name(name))]
