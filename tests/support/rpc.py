@@ -31,7 +31,8 @@ class Wire:
 
     server: RpcServer
     address: str
-    channel: grpc.Channel
+    channel: Any
+    """A grpc.Channel; its stubs do not type calls with raw bytes."""
 
     def call(self, method: str, request: bytes = b"", service: str = PROBE) -> bytes:
         """Send raw bytes to a unary method; raises grpc.RpcError."""

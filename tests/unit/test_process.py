@@ -220,7 +220,7 @@ def test_a_process_serves_until_a_signal_and_exits_with_zero(number: signal.Sign
     with running() as child:
         address = ready_address(child)
         with grpc.insecure_channel(address) as channel:
-            stub = health_pb2_grpc.HealthStub(channel)
+            stub: Any = health_pb2_grpc.HealthStub(channel)
             response = stub.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
             assert response.status == health_pb2.HealthCheckResponse.SERVING
             child.send_signal(number)
@@ -233,9 +233,10 @@ def test_a_process_serves_until_a_signal_and_exits_with_zero(number: signal.Sign
 def test_a_call_that_never_ends_does_not_keep_the_process() -> None:
     with running() as child:
         address = ready_address(child)
-        with grpc.insecure_channel(address) as channel:
+        channel: Any = grpc.insecure_channel(address)
+        with channel:
             stuck = channel.unary_unary("/test.v1.Stuck/Hang").future(b"", timeout=60)
-            stub = health_pb2_grpc.HealthStub(channel)
+            stub: Any = health_pb2_grpc.HealthStub(channel)
             stub.Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
             child.send_signal(signal.SIGTERM)
             _, err = child.communicate(timeout=TIMEOUT)

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,10 @@ ADDRESS = TypeAdapter(Address)
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.upper().startswith(("KTRDR_", "OPERATIONS_")):
             monkeypatch.delenv(name)
-    yield
 
 
 def loaded(
@@ -147,7 +146,7 @@ def test_good_addresses_are_kept(address: str) -> None:
         "localhost:50051/",
         "local host:1",
         "localhost:1\n",
-        "localhost:١٢٣",  # noqa: RUF001  # digits that int() takes and gRPC does not
+        "localhost:١٢٣",  # digits that int() takes and gRPC does not
     ],
 )
 def test_other_addresses_are_refused(address: str) -> None:

@@ -13,8 +13,18 @@ from shared.rpc.admission import READ, START, STREAM, UNLIMITED, AdmissionInterc
 from shared.rpc.errors import OperationNotFoundError
 from shared.rpc.server import ServerLimits
 from tests.support.eventually import eventually
-from tests.support.rpc import PROBE, TIMEOUT, Gate, Wire, failure_of, probe, required, served
-from tests.support.rpc import status_in as status_of
+from tests.support.rpc import (
+    PROBE,
+    TIMEOUT,
+    Behaviour,
+    Gate,
+    Wire,
+    failure_of,
+    probe,
+    required,
+    served,
+    status_in,
+)
 
 LIMITS = ServerLimits(read=3, wait=2, stream=2, start=2)
 CLASSES = {"Start": START, "Tail": STREAM, "Wait": UNLIMITED}
@@ -42,7 +52,7 @@ def fill(wire: Wire, method: str, gate: Gate, calls: int) -> list[grpc.Future[by
 
 def assert_shed(failure: grpc.RpcError, class_: str, limit: int) -> None:
     assert failure.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    status = status_of(failure)
+    status = status_in(failure)
     assert required(status, error_details_pb2.RetryInfo).retry_delay.ToMilliseconds() > 0
     info = required(status, error_details_pb2.ErrorInfo)
     assert info.reason == "TOO_MANY_CALLS"
@@ -71,7 +81,7 @@ def test_calls_beyond_the_limit_of_their_class_are_shed(
 
 def test_a_flood_of_one_class_leaves_the_others_and_health_alone() -> None:
     reads, starts = Gate(), Gate()
-    methods = {"Read": reads, "Start": starts, "Wait": answer}
+    methods: dict[str, Behaviour] = {"Read": reads, "Start": starts, "Wait": answer}
     service = probe(methods, {"Tail": endless}, CLASSES)
     with served([service], LIMITS) as wire:
         flood = fill(wire, "Start", starts, 2)

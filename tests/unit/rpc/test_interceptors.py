@@ -32,7 +32,7 @@ from tests.support.rpc import (
 )
 
 MALFORMED = b"\xff\xff\xff"
-SECRET = "the password is swordfish"
+INSIDE = "what only the log may say"
 RAISED = [
     errors.OperationNotFoundError("op_1"),
     errors.ModelNotFoundError("m"),
@@ -222,24 +222,24 @@ def test_a_method_nobody_serves_is_unimplemented(typed: Wire, method: str) -> No
 
 def set_code_and_crash(request: bytes, context: grpc.ServicerContext) -> bytes:
     context.set_code(grpc.StatusCode.NOT_FOUND)
-    context.set_details(SECRET)
-    raise RuntimeError(SECRET)
+    context.set_details(INSIDE)
+    raise RuntimeError(INSIDE)
 
 
 def crash_in_stream(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
     yield b"first"
-    raise RuntimeError(SECRET)
+    raise RuntimeError(INSIDE)
 
 
-def crash_of_another_server(request: bytes, context: grpc.ServicerContext) -> bytes:
-    with grpc.insecure_channel("127.0.0.1:1") as channel:
-        answer: bytes = channel.unary_unary("/x/Y")(b"", timeout=TIMEOUT)
-        return answer
+def crash_of_another_server(request: bytes, context: grpc.ServicerContext) -> Any:
+    channel: Any = grpc.insecure_channel("127.0.0.1:1")
+    with channel:
+        return channel.unary_unary("/x/Y")(b"", timeout=TIMEOUT)
 
 
 CRASHES = {
-    "raise": raising(RuntimeError(SECRET)),
-    "no_memory": raising(MemoryError(SECRET)),
+    "raise": raising(RuntimeError(INSIDE)),
+    "no_memory": raising(MemoryError(INSIDE)),
     "empty": raising(Exception()),
     "set_code": set_code_and_crash,
     "root": raising(KtrdrError("A defect.", metadata={"incident": "known"})),
@@ -260,14 +260,14 @@ def test_an_unforeseen_exception_is_internal_with_an_incident(name: str) -> None
 def test_the_trace_of_an_unforeseen_exception_is_only_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    failure = failure_raised_as(RuntimeError(SECRET))
+    failure = failure_raised_as(RuntimeError(INSIDE))
     incident = required(status_in(failure), error_details_pb2.ErrorInfo).metadata["incident"]
     told = f"{failure.details()} {trailers(failure)}"
     assert incident in (failure.details() or "")
-    assert not [word for word in (SECRET, "Traceback", ".py", "RuntimeError") if word in told]
+    assert not [word for word in (INSIDE, "Traceback", ".py", "RuntimeError") if word in told]
     logged = [record for record in caplog.records if record.name == "ktrdr.rpc"]
     assert [f"Incident {incident} in /{PROBE}/Fail"] == [r.getMessage() for r in logged]
-    assert SECRET in caplog.text
+    assert INSIDE in caplog.text
     assert "Traceback" in caplog.text
 
 
@@ -277,7 +277,7 @@ def test_a_crash_in_the_middle_of_a_stream_is_an_incident() -> None:
         assert next(answers) == b"first"
         failure = failure_of(lambda: next(answers))
     assert failure.code() is grpc.StatusCode.INTERNAL
-    assert SECRET not in str(failure.details())
+    assert INSIDE not in str(failure.details())
 
 
 def test_a_domain_error_is_no_incident(caplog: pytest.LogCaptureFixture) -> None:
@@ -286,7 +286,7 @@ def test_a_domain_error_is_no_incident(caplog: pytest.LogCaptureFixture) -> None
 
 
 def test_incidents_have_names_of_their_own() -> None:
-    crash = probe({"Crash": raising(RuntimeError(SECRET))})
+    crash = probe({"Crash": raising(RuntimeError(INSIDE))})
     with served([crash]) as wire:
         told = {str(wire.failure("Crash").details()) for _ in range(5)}
     assert len(told) == 5

@@ -4,7 +4,7 @@ import base64
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.rpc.errors import InvalidArgumentError
@@ -38,12 +38,14 @@ def test_a_negative_page_size_is_refused_by_name() -> None:
         page_size(-1, default=50, largest=200)
 
 
+@settings(deadline=None)
 @given(POSITIONS)
 def test_a_token_brings_back_its_position(position: list[str]) -> None:
     token = encode_token(position, FILTERS)
     assert decode_token(token, FILTERS, parts=len(position)) == position
 
 
+@settings(deadline=None)
 @given(POSITIONS)
 def test_a_token_is_plain_ascii(position: list[str]) -> None:
     assert encode_token(position, FILTERS).isascii()
@@ -53,6 +55,7 @@ def test_no_token_means_the_first_page() -> None:
     assert decode_token("", FILTERS, parts=2) is None
 
 
+@settings(deadline=None)
 @given(POSITIONS, st.tuples(st.lists(st.integers()), st.text(), st.booleans()))
 def test_a_token_of_other_filters_is_refused(
     position: list[str], others: tuple[list[int], str, bool]
@@ -60,10 +63,11 @@ def test_a_token_of_other_filters_is_refused(
     if others == FILTERS:
         return
     token = encode_token(position, others)
-    with pytest.raises(InvalidArgumentError, match="page_token: belongs to .* other filters"):
+    with pytest.raises(InvalidArgumentError, match="belongs to a listing with other filters"):
         decode_token(token, FILTERS, parts=len(position))
 
 
+@settings(deadline=None)
 @given(st.text(min_size=1) | st.binary(min_size=1).map(lambda b: base64.b64encode(b).decode()))
 def test_garbage_is_not_a_token(garbage: str) -> None:
     with pytest.raises(InvalidArgumentError, match="page_token: is not a next_page_token"):

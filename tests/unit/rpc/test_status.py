@@ -120,6 +120,7 @@ def test_short_texts_stay_as_they_are() -> None:
     assert shorten("x" * 100, 100) == "x" * 100
 
 
+@settings(deadline=None)
 @given(ANY_TEXT, st.integers(min_value=3, max_value=80))
 def test_shortened_texts_fit_and_show_the_cut(text: str, size: int) -> None:
     cut = shorten(text, size)
