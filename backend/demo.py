@@ -32,7 +32,7 @@ class DemoError(Exception):
 def running_backend(home: Path) -> Iterator[str]:
     """Run a backend whose files are in `home`; give its address, stop it at the end."""
     with (home / "backend.log").open("w") as log:
-        process = subprocess.Popen(  # noqa: S603  # our own program
+        process = subprocess.Popen(  # our own program
             [sys.executable, "-m", "backend"],
             cwd=ROOT,
             env={**_clean_environment(), "KTRDR_HOME": str(home)},

@@ -6,8 +6,8 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
+from queue import SimpleQueue
 from types import FrameType
 
 from shared.operations.service import OperationsService
@@ -50,21 +50,28 @@ def serve_until_stopped(
     grace: float,
 ) -> None:
     """Serve, print one line with the real address, and stop on SIGTERM or SIGINT."""
-    told = threading.Event()
+    told: SimpleQueue[None] = SimpleQueue()  # unlike an Event, safe in a signal's handler
 
     def tell(_signal: int, _frame: FrameType | None) -> None:
-        told.set()
+        # One is enough. The interpreter gives handlers up as it ends; one more
+        # would then make an orderly end look like a crash.
+        _on_stop_signals(signal.SIG_IGN)
+        told.put(None)
 
-    signal.signal(signal.SIGTERM, tell)
-    signal.signal(signal.SIGINT, tell)
+    _on_stop_signals(tell)
     sys.setswitchinterval(SWITCH_INTERVAL)
     address = server.start()
     print(f"{name} ready on {address}", flush=True)  # noqa: T201  # the line starters wait for
-    told.wait()
+    told.get()
     if not stop(server, operations, pool, grace=grace):
         logger.warning("Some calls did not end; leaving without them")
         logging.shutdown()
         os._exit(0)  # the interpreter would wait for their threads without end
+
+
+def _on_stop_signals(action: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    signal.signal(signal.SIGTERM, action)
+    signal.signal(signal.SIGINT, action)
 
 
 def stop(

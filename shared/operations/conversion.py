@@ -42,6 +42,12 @@ SOURCE_TO_PROTO = {
 }
 
 
+MAX_ERROR_MESSAGE = 2000
+"""Characters of an operation's error that are sent."""
+MAX_ERROR_FACT = 500
+"""Characters of each fact that goes with it."""
+
+
 def timestamp(at: datetime) -> Timestamp:
     """Convert an aware datetime."""
     message = Timestamp()
@@ -143,10 +149,21 @@ def error_to_proto(error: OperationError) -> pb.OperationError:
     return pb.OperationError(
         code=error.code,
         reason=error.reason,
-        message=error.message,
+        message=_sendable(error.message, MAX_ERROR_MESSAGE),
         retryable=error.retryable,
-        metadata=error.metadata,
+        metadata={k: _sendable(fact, MAX_ERROR_FACT) for k, fact in error.metadata.items()},
     )
+
+
+def _sendable(text: str, length: int) -> str:
+    """Cut a text and replace what UTF-8 lacks.
+
+    What a worker raised may hold anything: a file's whole content, half a
+    character of a file name. Its operation must stay readable, and every
+    listing that holds it.
+    """
+    cut = text if len(text) <= length else text[: length - 1] + "…"
+    return cut.encode("utf-8", "replace").decode()
 
 
 def freshness_to_proto(freshness: Freshness) -> pb.Freshness:

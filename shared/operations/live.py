@@ -51,7 +51,7 @@ class LiveState:
 
     operation: Operation
     observed_at: float
-    """Monotonic instant its state is known for; -inf before the first read."""
+    """Monotonic instant its state is known for: of the last read, else of its creation."""
     source: FreshnessSource
     path: tuple[Hop, ...]
     liveness: Liveness | None
@@ -77,8 +77,9 @@ class Flight:
 class LiveOperation:
     """An operation that has not ended, or has just ended."""
 
-    def __init__(self, record: OperationRecord) -> None:
+    def __init__(self, record: OperationRecord, recorded_at: float) -> None:
         self.operation_id = record.operation.operation_id
+        self._recorded_at = recorded_at
         # Guards every field below. Held for microseconds: never across a read
         # of a source, a write to the store or another operation's lock.
         self.lock = threading.Lock()
@@ -87,7 +88,7 @@ class LiveOperation:
         self.flight: Flight | None = None
         self.flights_begun = 0
         self.landed = 0
-        """Number of the last flight that brought news."""
+        """Number of the last flight that brought news and was not from a cache."""
         self.observed_at = -inf
         self.ending: Ending | None = None
         """Decided, not yet published: the record is still to be stored."""
@@ -115,6 +116,11 @@ class LiveOperation:
         return self.record.operation.status
 
     @property
+    def unstored(self) -> bool:
+        """Whether it has ended and the store would not take it yet."""
+        return self.ending is not None and self.store_error is not None
+
+    @property
     def metrics_count(self) -> int:
         """How many metrics have been adopted."""
         return len(self._metrics)
@@ -127,7 +133,7 @@ class LiveOperation:
                 kind = self.source.kind
             return LiveState(
                 operation=self.record.operation,
-                observed_at=self.observed_at,
+                observed_at=max(self.observed_at, self._recorded_at),
                 source=kind,
                 path=self._path,
                 liveness=None if self.status.terminal else self._liveness(now),
@@ -165,13 +171,13 @@ class LiveOperation:
         with self.lock:
             self._cancel_wanted = None
 
-    def mark_cancelling(self) -> bool:
+    def mark_cancelling(self, at: datetime) -> bool:
         """RUNNING → CANCELLING, if the worker has not ended meanwhile."""
         with self.lock:
             if self.ending is not None or self.status is not OperationStatus.RUNNING:
                 return False
-            operation = replace(self.record.operation, status=OperationStatus.CANCELLING)
-            self.record = replace(self.record, operation=self._with_cancel(operation))
+            self._change(status=OperationStatus.CANCELLING, update_time=at)
+            self.record = replace(self.record, operation=self._with_cancel(self.record.operation))
             return True
 
     def claim_ending(
@@ -263,7 +269,8 @@ class LiveOperation:
     def land(self, flight: Flight, observed_at: float) -> None:
         """Note that a flight brought everything there was at `observed_at`."""
         with self.lock:
-            self.landed = max(self.landed, flight.number)
+            if flight.staleness == 0:
+                self.landed = max(self.landed, flight.number)
             self.observed_at = max(self.observed_at, observed_at)
 
     def _adopt_progress(self, progress: Progress | None) -> None:
@@ -306,10 +313,15 @@ class LiveOperation:
             self._waiters.discard(waiter)
 
     def lead_upstream_wait(self) -> OperationSource | None:
-        """The owner to wait at on behalf of all waiters; None if another waits or none is."""
+        """The owner to wait at on behalf of all waiters.
+
+        None if another waiter does, if the work is here or if its end is known.
+        """
         with self.lock:
             source = self.source
-            if source is None or source.kind is FreshnessSource.BRIDGE or self._upstream_wait:
+            if source is None or source.kind is FreshnessSource.BRIDGE:
+                return None
+            if self._upstream_wait or self.ending is not None:
                 return None
             self._upstream_wait = True
             return source

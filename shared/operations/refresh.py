@@ -30,6 +30,8 @@ logger = logging.getLogger("ktrdr.operations")
 
 FULL_TIMEOUT = 5.0
 """Seconds a read may take when its caller has that long."""
+_PATIENT = 2.5
+"""Seconds a read must have had for its timeout to say something about the host."""
 PAGE = 1000
 """Metrics per read; a flight reads pages until it has the log of its first answer."""
 
@@ -72,7 +74,9 @@ class Refresher:
         with live.lock:
             source, after = live.source, live.flights_begun
             hit = source is None or live.sealed or _fresh(live, staleness, asked_at, after)
-        if source is None or hit:
+        if source is None:
+            return Refreshed(cached=True)
+        if hit:
             self._log_hit(live, asked_at)
             return Refreshed(cached=True)
         if source.target is None:
@@ -98,27 +102,53 @@ class Refresher:
         give_up_at = asked_at + timeout
         while True:
             failure = self._recall(live, source, asked_at if staleness == 0 else -inf)
-            if failure is not None:
-                return Refreshed(cached=True, error=failure)
             with live.lock:
                 if live.sealed or _fresh(live, staleness, asked_at, after):
-                    return Refreshed(cached=False)
-                now = self._clock.monotonic()
-                flight = live.flight
-                lead = flight is None
-                if flight is None:
-                    live.flights_begun += 1
-                    flight = live.flight = Flight(live.flights_begun, now, staleness / 2)
+                    return Refreshed(cached=False, error=self._late(live, source, staleness))
+                left = give_up_at - self._clock.monotonic()
+                if failure is None and left <= 0 and source.target is not None:
+                    failure = _slow(live, timeout)
+                if failure is not None:
+                    return Refreshed(cached=True, error=failure)
+                flight, lead = self._board(live, source, staleness)
             if lead:
-                error = self._fly(live, source, flight, give_up_at - now, timeout)
+                error = self._fly(live, source, flight, left, timeout)
+                error = error or self._late(live, source, staleness)
                 return Refreshed(cached=False, error=error)
-            if not flight.done.wait(max(0.0, give_up_at - now)):
+            if not flight.done.wait(max(0.0, left)):
                 return Refreshed(cached=True, error=_slow(live, timeout))
             shared = flight.sent_at - flight.staleness >= asked_at - staleness
             if flight.error is not None and shared and isinstance(flight.error, KtrdrError):
                 return Refreshed(cached=False, error=flight.error)
 
+    def _late(
+        self, live: LiveOperation, source: OperationSource, staleness: float
+    ) -> KtrdrError | None:
+        """The error of an answer that got too old on its way.
+
+        A forced read has no bound to exceed: it is as young as can be had.
+        """
+        age = self._clock.monotonic() - live.observed_at
+        if staleness == 0 or source.target is None or live.sealed or age <= staleness:
+            return None
+        return HostTimeoutError(
+            f"{source.target} took so long that its answer is {age:.3f} s old; up to "
+            f"{staleness:.3f} s were accepted.",
+            metadata={"operation_id": live.operation_id, "target": source.target},
+        )
+
     # ---------------------------------------------------------------- flights
+
+    def _board(
+        self, live: LiveOperation, source: OperationSource, staleness: float
+    ) -> tuple[Flight, bool]:
+        """The flight that is on its way, or a new one to lead; under the lock of `live`."""
+        if live.flight is not None:
+            return live.flight, False
+        live.flights_begun += 1
+        accepted = 0.0 if source.target is None else staleness / 2  # a bridge has no cache
+        live.flight = Flight(live.flights_begun, self._clock.monotonic(), accepted)
+        return live.flight, True
 
     def _fly(
         self,
@@ -130,40 +160,46 @@ class Refresher:
     ) -> KtrdrError | None:
         """Carry out the flight this caller leads; whatever happens, it ends."""
         try:
-            self._read_pages(live, source, flight, left)
+            stopped = self._read_pages(live, source, flight, left)
         except HostTimeoutError as error:
-            # A reader in a hurry proves nothing about the host.
-            if timeout >= FULL_TIMEOUT:
+            # A reader in a hurry, or with little time left, proves nothing about the host.
+            if timeout >= FULL_TIMEOUT and left >= _PATIENT:
                 self._remember(live, source, flight, error)
             return error
         except KtrdrError as error:
             self._remember(live, source, flight, error)
             return error
+        else:
+            self._forget(live, source)
+            return stopped
         finally:
             with live.lock:
                 live.flight = None
             flight.done.set()
-        return None
 
     def _read_pages(
         self, live: LiveOperation, source: OperationSource, flight: Flight, left: float
-    ) -> None:
-        """Read until the log of the first answer is here; adopt page by page."""
+    ) -> KtrdrError | None:
+        """Read until the log of the first answer is here; adopt page by page.
+
+        Returns why it stopped before; the owner did answer, so that is no failure
+        to remember.
+        """
         end = self._clock.monotonic() + left
         first_cursor, goal = live.metrics_count, None
         while True:
-            sent_at = self._clock.monotonic()
-            pending = source.begin_read(
-                live.metrics_count, PAGE, flight.staleness, max(0.0, end - sent_at)
-            )
+            sent_at, cursor = self._clock.monotonic(), live.metrics_count
+            pending = source.begin_read(cursor, PAGE, flight.staleness, max(0.0, end - sent_at))
             reading = pending.result()
             live.adopt(reading, sent_at, self._clock.monotonic())
             goal = reading.metrics_count if goal is None else goal
             if live.sealed or live.metrics_count >= min(goal, reading.metrics_count):
                 live.land(flight, sent_at - reading.age)
                 break
+            if source.target is not None and live.metrics_count == cursor:
+                return _stuck(live, cursor)
             if self._clock.monotonic() >= end:
-                raise _slow(live, left)
+                return _slow(live, left)
         logger.debug(
             "Refreshed operation %s from %s (cursor %d → %d)",
             live.operation_id,
@@ -171,6 +207,7 @@ class Refresher:
             first_cursor,
             live.metrics_count,
         )
+        return None
 
     def _log_hit(self, live: LiveOperation, now: float) -> None:
         if logger.isEnabledFor(logging.DEBUG):
@@ -192,15 +229,22 @@ class Refresher:
             self._failures = {k: f for k, f in self._failures.items() if f.until >= flight.sent_at}
             self._failures[key] = _Failure(flight.sent_at, until, error)
 
+    def _forget(self, live: LiveOperation, source: OperationSource) -> None:
+        """Forgive what has just answered."""
+        if self._failures:  # unguarded look: what is missed is seen by the next flight
+            with self._lock:
+                self._failures.pop(live.operation_id, None)
+                self._failures.pop(source.target or "", None)
+
     def _recall(
         self, live: LiveOperation, source: OperationSource, since: float
     ) -> KtrdrError | None:
-        """The failure that still stands; one that began before `since` does not."""
+        """The failure that still stands; one that did not begin after `since` does not."""
         now = self._clock.monotonic()
         with self._lock:
             for key in (source.target, live.operation_id):
                 failure = self._failures.get(key) if key is not None else None
-                if failure is not None and failure.began_at >= since and now < failure.until:
+                if failure is not None and failure.began_at > since and now < failure.until:
                     return failure.error
         return None
 
@@ -238,6 +282,14 @@ def _busy(target: str) -> RefreshBusyError:
     return RefreshBusyError(
         f"Too many callers already wait for {target}; ask again in a moment.",
         metadata={"target": target},
+    )
+
+
+def _stuck(live: LiveOperation, cursor: int) -> HostUnreachableError:
+    return HostUnreachableError(
+        f"The owner of operation {live.operation_id} did not continue its log at {cursor}.",
+        reason="LOG_NOT_CONTINUED",
+        metadata={"operation_id": live.operation_id, "cursor": str(cursor)},
     )
 
 

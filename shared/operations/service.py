@@ -15,6 +15,7 @@ from math import inf
 from shared.clock import Clock, SystemClock
 from shared.operations import endings
 from shared.operations.bridge import ProgressBridge
+from shared.operations.end_wait import EndWait
 from shared.operations.live import LiveOperation
 from shared.operations.model import (
     FreshnessSource,
@@ -39,7 +40,9 @@ from shared.rpc.errors import (
     OperationNotFoundError,
     ProcessStoppingError,
     RequestIdReusedError,
+    ResourceExhaustedError,
     StoreUnavailableError,
+    UnavailableError,
 )
 
 logger = logging.getLogger("ktrdr.operations")
@@ -122,11 +125,18 @@ class OperationsService:
             self._create(new)
             launch.begin(new.operation_id)
         except BaseException:
-            launch.release()
             with self._lock:
                 self._live.pop(new.operation_id, None)
-            self._store.discard(new.operation_id)
+            self._discard(new.operation_id)
+            launch.release()
             raise
+
+    def _discard(self, operation_id: str) -> None:
+        """Forget a refused operation; why it was refused matters more than a store that is away."""
+        try:
+            self._store.discard(operation_id)
+        except StoreUnavailableError as error:
+            logger.error("Operation %s was refused but stays stored: %s", operation_id, error)  # noqa: TRY400  # the sentence says it
 
     def _create(self, new: NewOperation) -> None:
         now = self._clock.now()
@@ -145,7 +155,7 @@ class OperationsService:
                     "This process is shutting down and starts no more work; try another or "
                     "the same once it is up again."
                 )
-            self._live[new.operation_id] = LiveOperation(record)
+            self._live[new.operation_id] = LiveOperation(record, self._clock.monotonic())
         self._store.create(record)
 
     def register_local_bridge(self, operation_id: str, bridge: ProgressBridge) -> None:
@@ -238,23 +248,31 @@ class OperationsService:
         Work elsewhere needs none: its end arrives only with its last metrics.
         """
         source = live.source
-        while source is not None and source.kind is FreshnessSource.BRIDGE and not live.sealed:
-            sent_at = self._clock.monotonic()
-            reading = source.begin_read(live.metrics_count, PAGE, 0.0, FULL_TIMEOUT).result()
-            if live.adopt(reading, sent_at, sent_at) and not reading.has_more:
-                break
+        if source is None or source.kind is not FreshnessSource.BRIDGE:
+            return
+        try:
+            while not live.sealed:
+                sent_at = self._clock.monotonic()
+                reading = source.begin_read(live.metrics_count, PAGE, 0.0, FULL_TIMEOUT).result()
+                if live.adopt(reading, sent_at, sent_at) and not reading.has_more:
+                    break
+        except Exception:  # a bridge that cannot be read must not keep its operation open
+            logger.exception("The bridge of operation %s could not be drained", live.operation_id)
 
     def _save(self, live: LiveOperation) -> None:
         """Store a transition; work does not stop because a store is away."""
         try:
             with live.store_lock:
                 self._store.save(live.record)
+                with live.lock:
+                    live.store_error = None
         except StoreUnavailableError as error:
             self._note_store_error(live, error)
 
     def _note_store_error(self, live: LiveOperation, error: StoreUnavailableError) -> None:
         with live.lock:
             live.store_error = OperationError.of(error)
+        live.wake_waiters()
         logger.error("Operation %s could not be stored: %s", live.operation_id, error)
 
     def _log_end(self, operation: Operation) -> None:
@@ -403,6 +421,12 @@ class OperationsService:
         Raises OperationNotFoundError; UnavailableError, with nothing changed,
         if the owner of the work cannot be told.
         """
+        # What is being started has no source to tell yet.
+        timeout = min(FULL_TIMEOUT, deadline - self._clock.monotonic())
+        if not self._starts.settled(operation_id, timeout):
+            raise UnavailableError(
+                f"Operation {operation_id} is still being started; cancel again."
+            )
         with self._lock:
             live = self._live.get(operation_id)
         if live is not None and live.want_cancel(reason, self._clock.now()):
@@ -414,7 +438,7 @@ class OperationsService:
         if source is not None:
             timeout = min(FULL_TIMEOUT, deadline - self._clock.monotonic())
             try:
-                source.cancel(reason, timeout)
+                source.cancel(reason, max(0.0, timeout))
             except KtrdrError:
                 live.unwant_cancel()
                 raise
@@ -424,7 +448,7 @@ class OperationsService:
             only_from=OperationStatus.PENDING,  # no worker is at it yet
         ):
             self._settle(live)
-        elif live.mark_cancelling():
+        elif live.mark_cancelling(self._clock.now()):
             self._save(live)
 
     # ----------------------------------------------------------------- waiting
@@ -437,6 +461,9 @@ class OperationsService:
         The second value is set if the call returned early for want of a slot:
         the seconds after which to come back.
         """
+        until = min(self._clock.monotonic() + timeout, deadline)
+        # A start that is refused ends no operation, so nothing would wake us.
+        self._starts.settled(operation_id, min(FULL_TIMEOUT, until - self._clock.monotonic()))
         view = self.get_operation(operation_id, deadline=deadline)
         with self._lock:
             live = self._live.get(operation_id)
@@ -445,42 +472,19 @@ class OperationsService:
         retry_after = self._room.enter()
         if retry_after is not None:
             return view, retry_after
-        live.add_waiter(waiter.event)
         try:
-            served = self._wait(live, min(self._clock.monotonic() + timeout, deadline), waiter)
+            served = EndWait(
+                live,
+                waiter,
+                until,
+                self._clock,
+                refresh=lambda live: self._refresh(live, 0.0, deadline),
+                stopping=lambda: self._stopping,
+            ).run()
         finally:
-            live.remove_waiter(waiter.event)
             self._room.leave()
         view = self.get_operation(operation_id, deadline=deadline)
         return view, None if served else self._room.return_after()
-
-    def _wait(self, live: LiveOperation, until: float, waiter: Waiter) -> bool:
-        """Wait for the end or the time; False if it had to be given up before."""
-        while not (live.status.terminal or waiter.gone):
-            left = until - self._clock.monotonic()
-            if left <= 0:
-                break
-            if self._stopping:
-                return False
-            source = live.lead_upstream_wait()
-            if source is None:
-                waiter.event.wait(left)
-                waiter.event.clear()
-            elif not self._wait_upstream(live, source, until):
-                return False
-        return True
-
-    def _wait_upstream(self, live: LiveOperation, source: OperationSource, until: float) -> bool:
-        """Wait at the owner on behalf of all waiters; False if it cannot be reached."""
-        try:
-            source.wait(until - self._clock.monotonic())
-            return self._refresh(live, 0.0, until).error is None
-        except KtrdrError as error:
-            logger.debug("Waiting for operation %s upstream: %s", live.operation_id, error)
-            return False
-        finally:
-            live.end_upstream_wait()
-            live.wake_waiters()
 
     # ---------------------------------------------------------------- stopping
 
@@ -494,27 +498,32 @@ class OperationsService:
 
     def interrupt_work(self) -> None:
         """Tell every worker of this process to stop; their operations end PROCESS_STOPPED."""
-        for live in self._local():
-            if live.source is not None:
-                live.source.cancel("The process is stopping.", 0.0)
+        for _, source in self._local():
+            source.cancel("The process is stopping.", 0.0)
 
     def end_unfinished(self) -> None:
         """Record every operation of this process that is still open as PROCESS_STOPPED."""
-        for live in self._local():
-            self._end(live.operation_id, endings.stopped(self._clock.now(), process_stopping=True))
+        decision = endings.stopped(self._clock.now(), process_stopping=True)
+        for live, _ in self._local():
+            live.claim_ending(decision)
+            self._settle(live)  # also what had ended and could not be stored
 
-    def _local(self) -> Sequence[LiveOperation]:
+    def _local(self) -> Sequence[tuple[LiveOperation, OperationSource]]:
+        """What runs in this process, with its source, which goes when it ends."""
         with self._lock:
-            lives = list(self._live.values())
+            sources = [(live, live.source) for live in self._live.values()]
         return [
-            live
-            for live in lives
-            if live.source is not None and live.source.kind is FreshnessSource.BRIDGE
+            (live, source)
+            for live, source in sources
+            if source is not None and source.kind is FreshnessSource.BRIDGE
         ]
 
 
 def _strict(error: KtrdrError) -> KtrdrError:
     """What a caller with a strict bound gets: UNAVAILABLE, whatever kept us from reading."""
-    if isinstance(error, HostUnreachableError) or error.retryable:
+    if isinstance(error, UnavailableError):
         return error
-    return HostUnreachableError(error.message, reason=error.reason, metadata=error.metadata)
+    retry_after = error.retry_after if isinstance(error, ResourceExhaustedError) else 1.0
+    return HostUnreachableError(
+        error.message, retry_after=retry_after, reason=error.reason, metadata=error.metadata
+    )

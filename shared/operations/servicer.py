@@ -6,7 +6,6 @@ Errors are raised, never caught: an interceptor maps them.
 from __future__ import annotations
 
 from collections.abc import Collection
-from datetime import datetime
 from math import inf
 
 import grpc
@@ -21,7 +20,7 @@ from shared.operations.store import OperationFilter, SortKey
 from shared.operations.waiting import Waiter
 from shared.rpc.deadline import deadline_of
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
-from shared.rpc.paging import decode_token, encode_token, page_size
+from shared.rpc.paging import decode_time, decode_token, encode_token, page_size
 
 MAX_PAGE_METRICS = 1000
 MAX_PAGE_BYTES = 1024 * 1024
@@ -197,7 +196,7 @@ def _filters_key(request: pb.ListOperationsRequest) -> object:
 
 def _after(request: pb.ListOperationsRequest) -> SortKey | None:
     position = decode_token(request.page_token, _filters_key(request), parts=2)
-    return None if position is None else (datetime.fromisoformat(position[0]), position[1])
+    return None if position is None else (decode_time(position[0]), position[1])
 
 
 def _token(after: SortKey | None, request: pb.ListOperationsRequest) -> str:

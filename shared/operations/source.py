@@ -6,6 +6,7 @@ one for work elsewhere asks the owner. The service treats both alike.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -53,6 +54,29 @@ class PendingRead(Protocol):
         ...
 
 
+class PendingWait(Protocol):
+    """A wait for the end of the owner's operation that has been sent.
+
+    A future of the generated stub fits once its errors are mapped.
+    """
+
+    def add_done_callback(self, call: Callable[[object], object], /) -> None:
+        """Have `call` called, on any thread, when the wait is over, or now if it is."""
+        ...
+
+    def done(self) -> bool:
+        """Whether the wait is over."""
+        ...
+
+    def result(self) -> None:
+        """Return if the owner answered, or raise a KtrdrError; only once done."""
+        ...
+
+    def cancel(self) -> object:
+        """Give the wait up: nobody here waits any more."""
+        ...
+
+
 class OperationSource(Protocol):
     """What the service needs of whoever knows an operation's state."""
 
@@ -74,10 +98,12 @@ class OperationSource(Protocol):
         """Tell the worker to stop, or raise a KtrdrError with nothing changed."""
         ...
 
-    def wait(self, timeout: float) -> None:
-        """Block until the owner's operation has ended or the time is up.
+    def begin_wait(self, timeout: float) -> PendingWait:
+        """Send a wait for the end of the owner's operation. Does not block.
 
-        Only asked of sources whose readings carry the owner's operation.
+        It is over when the operation has ended or the time is up; an owner that
+        answers early is asked again as it wishes. Only asked of sources whose
+        readings carry the owner's operation.
         """
         ...
 
@@ -122,6 +148,6 @@ class BridgeSource:
         """Set the bridge's cancel signal."""
         self._bridge.cancel.request(reason)
 
-    def wait(self, timeout: float) -> None:  # noqa: ARG002  # see below
+    def begin_wait(self, timeout: float) -> PendingWait:  # noqa: ARG002  # see below
         """Never asked: work in this process ends by the service's own hand."""
         raise AssertionError("a bridge has no owner to wait for")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -78,3 +78,9 @@ class Starts:
         finally:
             with self._lock:
                 del self._running[new.operation_id]
+
+    def settled(self, operation_id: str, timeout: float) -> bool:
+        """Wait for a start that is running to end, well or not; False if it has not in time."""
+        with self._lock:
+            running = self._running.get(operation_id)
+        return running is None or not wait([running.outcome], max(0.0, timeout)).not_done

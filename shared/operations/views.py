@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 
 from shared.operations.live import LiveState
 from shared.operations.model import (
@@ -36,7 +35,7 @@ def view_of_live(
     """Build the view of an operation that was live when it was read."""
     if state.operation.status.terminal:
         return view_of_record(state.operation, state.metrics, instance)
-    age = now - state.observed_at if state.observed_at > -inf else 0.0
+    age = now - state.observed_at
     hop = Hop(instance, state.source, refreshed.cached, age)
     error = state.store_error
     if refreshed.error is not None:

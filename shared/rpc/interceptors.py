@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from shared.rpc.errors import FieldViolation, InvalidArgumentError, KtrdrError
+from shared.rpc.errors import Code, FieldViolation, InvalidArgumentError, KtrdrError
 from shared.rpc.status import MAX_MESSAGE, grpc_code, shorten, trailers_of
 
 logger = logging.getLogger("ktrdr.rpc")
@@ -36,6 +36,16 @@ class UnexpectedError(KtrdrError):
             f"The server met a defect of its own (incident {incident}); its log has more.",
             metadata={"incident": incident},
         )
+
+
+class UnimplementedError(KtrdrError):
+    """The contract has the method, this server does not."""
+
+    code = Code.UNIMPLEMENTED
+    reason = "METHOD_NOT_IMPLEMENTED"
+
+    def __init__(self, method: str) -> None:
+        super().__init__(f"This server does not implement {method}.", metadata={"method": method})
 
 
 class MethodInterceptor(grpc.ServerInterceptor):
@@ -152,11 +162,20 @@ def _abort(method: str, context: grpc.ServicerContext, error: Exception) -> None
     if not isinstance(error, KtrdrError):
         if _is_over(context, error):
             raise error  # gRPC knows what to do with it
-        incident = uuid.uuid4().hex[:12]
-        logger.error("Incident %s in %s", incident, method, exc_info=error)
-        error = UnexpectedError(incident)
+        error = _named(method, context, error)
     context.set_trailing_metadata(trailers_of(error))
     context.abort(grpc_code(error.code), shorten(error.message, MAX_MESSAGE))
+
+
+def _named(method: str, context: grpc.ServicerContext, error: Exception) -> KtrdrError:
+    """The error of an exception that is none of ours; a defect goes to the log."""
+    # Generated servicers set the code of a method they leave out before they raise.
+    code = context.code()  # type: ignore[attr-defined]  # grpc has it, its type stubs do not
+    if isinstance(error, NotImplementedError) and code is grpc.StatusCode.UNIMPLEMENTED:
+        return UnimplementedError(method)
+    incident = uuid.uuid4().hex[:12]
+    logger.error("Incident %s in %s", incident, method, exc_info=error)
+    return UnexpectedError(incident)
 
 
 def _is_over(context: grpc.ServicerContext, error: Exception) -> bool:

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import json
+from datetime import datetime
 
 from shared.rpc.errors import InvalidArgumentError
 
@@ -42,14 +43,32 @@ def decode_token(token: str, filters: object, *, parts: int) -> list[str] | None
     except (binascii.Error, ValueError, TypeError, RecursionError):
         valid = False
     if not valid:
-        raise InvalidArgumentError.of(
-            "page_token", "is not a next_page_token; leave it empty for the first page"
-        )
+        raise _not_a_token()
     if digest != _digest(filters):
         raise InvalidArgumentError.of(
             "page_token", "belongs to a listing with other filters; start again without it"
         )
     return list(position)
+
+
+def decode_time(part: str) -> datetime:
+    """Return the aware time that a part of a position stands for.
+
+    Raises InvalidArgumentError if it stands for none: the token was forged.
+    """
+    try:
+        at = datetime.fromisoformat(part)
+    except ValueError as error:
+        raise _not_a_token() from error
+    if at.tzinfo is None:
+        raise _not_a_token()
+    return at
+
+
+def _not_a_token() -> InvalidArgumentError:
+    return InvalidArgumentError.of(
+        "page_token", "is not a next_page_token; leave it empty for the first page"
+    )
 
 
 def _digest(filters: object) -> str:

@@ -10,9 +10,10 @@ from functools import partial
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from shared.rpc import health
 from shared.rpc.admission import READ, START, STREAM, UNLIMITED, AdmissionInterceptor
 from shared.rpc.errors import KtrdrError
 from shared.rpc.interceptors import ErrorInterceptor
@@ -87,11 +88,10 @@ class RpcServer:
             options=_OPTIONS,
             maximum_concurrent_rpcs=limits.threads * 32,
         )
-        self._health = health.HealthServicer()
+        self._health = health.HealthServicer([service.name for service in services])
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for service in services:
             service.add(service.servicer, self._server)
-            self._health.set(service.name, health_pb2.HealthCheckResponse.SERVING)
         names = [service.name for service in services]
         reflection.enable_server_reflection(
             [*names, health.SERVICE_NAME, reflection.SERVICE_NAME],
@@ -114,18 +114,18 @@ class RpcServer:
 
     def announce_stopping(self) -> None:
         """Answer NOT_SERVING to health checks from now on; calls are still served."""
-        self._health.enter_graceful_shutdown()
+        self._health.stop_serving()
 
     def stop(self, grace: float) -> bool:
         """Take no more calls, give the running ones `grace` seconds, end.
 
         False if a servicer is still at work on a call that has been cancelled.
         """
-        self._server.stop(grace).wait()
+        ended = self._server.stop(grace).wait(grace + _JOIN)
         # A pool cannot be joined with a time limit, a thread can.
         joiner = threading.Thread(
             target=partial(self._pool.shutdown, cancel_futures=True), name="rpc-end", daemon=True
         )
         joiner.start()
         joiner.join(_JOIN)
-        return not joiner.is_alive()
+        return ended and not joiner.is_alive()

@@ -9,7 +9,7 @@ import grpc
 from ktrdr.training.v1 import models_service_pb2 as pb
 from ktrdr.training.v1 import models_service_pb2_grpc
 from shared.rpc.errors import InvalidArgumentError
-from shared.rpc.paging import decode_token, encode_token, page_size
+from shared.rpc.paging import decode_time, decode_token, encode_token, page_size
 from shared.training.conversion import model_to_proto
 from shared.training.model_store import ModelStore, SavedModel
 
@@ -37,7 +37,7 @@ class ModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
     ) -> pb.ListModelsResponse:
         """Answer with one page of models, newest first."""
         limit = page_size(request.page_size, default=50, largest=500)
-        after = decode_token(request.page_token, (), parts=2)
+        after = _after(request.page_token)
         listing = self._models.list()
         rest = [model for model in listing.models if _is_older(model, after)]
         token = ""
@@ -52,8 +52,11 @@ class ModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
         )
 
 
-def _is_older(model: SavedModel, after: list[str] | None) -> bool:
+def _after(token: str) -> tuple[datetime, str] | None:
+    position = decode_token(token, (), parts=2)
+    return None if position is None else (decode_time(position[0]), position[1])
+
+
+def _is_older(model: SavedModel, after: tuple[datetime, str] | None) -> bool:
     """Whether a model comes after the page's end in the order newest first."""
-    if after is None:
-        return True
-    return (model.create_time, model.name) < (datetime.fromisoformat(after[0]), after[1])
+    return after is None or (model.create_time, model.name) < after

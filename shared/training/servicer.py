@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import grpc
@@ -23,6 +24,8 @@ from shared.training.request import TrainingRequest, check_request
 from shared.training.strategy import Strategy, load_strategy
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_MAX_NAMES = 100
+"""The most symbols, and the most timeframes, of one request."""
 
 
 class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
@@ -72,8 +75,8 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
             text = "must be 1 to 128 letters, digits, '.', '_' or '-', the first a letter or digit"
             violations.append(FieldViolation("request_id", text))
         request = TrainingRequest(
-            symbols=tuple(message.symbols),
-            timeframes=tuple(message.timeframes),
+            symbols=_names("symbols", message.symbols, violations),
+            timeframes=_names("timeframes", message.timeframes, violations),
             start=_time("start_time", message, violations),
             end=_time("end_time", message, violations),
             seed=message.seed if message.HasField("seed") else None,
@@ -96,6 +99,14 @@ def _strategy(
     except InvalidArgumentError as error:
         violations.extend(error.violations)
         return None
+
+
+def _names(field: str, given: Sequence[str], violations: list[FieldViolation]) -> tuple[str, ...]:
+    """Return the names to check: of too many, only the first are looked at."""
+    if len(given) > _MAX_NAMES:
+        text = f"{len(given)} names; at most {_MAX_NAMES} are taken."
+        violations.append(FieldViolation(field, text))
+    return tuple(given[:_MAX_NAMES])
 
 
 def _time(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -24,9 +25,8 @@ def test_training_prints_a_row_per_epoch_a_result_and_a_picture(
     done = programs.ktrdr(*TRAIN, "--seed", "7", "--plot", str(picture))
 
     assert (0, "") == (done.returncode, done.stderr)
-    assert [f"{n}/10" for n in range(1, 11)] == [
-        word for word in done.stdout.split() if word.endswith("/10")
-    ]
+    rows = re.findall(r"^ +(\d+)/10 ", done.stdout, flags=re.MULTILINE)
+    assert [str(n) for n in range(1, 11)] == rows
     for word in ("accuracy", "baseline", "precision", "recall", "F1", "class shares", "speed"):
         assert word in done.stdout
     assert str(picture) in done.stdout

@@ -55,7 +55,7 @@ def outcome_of(call: Callable[[], object]) -> grpc.StatusCode:
 
 def refusal_of(error: grpc.RpcError) -> Refusal:
     """Read a failed call."""
-    call = cast(_FailedCall, error)
+    call = cast("_FailedCall", error)
     trailers = {item[0]: item[1] for item in call.trailing_metadata() or ()}
     status = status_pb2.Status()
     if isinstance(details := trailers.get(DETAILS), bytes):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from backend.__main__ import Backend, build_backend
 from backend.settings import BackendSettings
@@ -52,11 +53,24 @@ class RunningBackend:
     models: models_service_pb2_grpc.ModelsServiceStub
     scripted: ScriptedOperations
 
-    def train(self, strategy: str = SMALL, **fields: Any) -> str:
+    def train(self, strategy: str = SMALL, /, **fields: Any) -> str:
         """Start a training and return its operation's id."""
         request = training_pb.StartTrainingRequest(strategy_yaml=strategy, **fields)
         operation: operation_pb2.Operation = self.training.StartTraining(request).operation
         return operation.operation_id
+
+    def send(self, method: str, data: bytes, timeout: float = 5.0) -> bytes:
+        """Call a method by its full name, with any bytes."""
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(method)
+        answer: bytes = call(data, timeout=timeout)
+        return answer
+
+    def health(self, service: str = "") -> int:
+        """Ask how a service is, or the whole server."""
+        check: Any = health_pb2_grpc.HealthStub(self.channel).Check  # type: ignore[attr-defined]  # missing in the stubs
+        request = health_pb2.HealthCheckRequest(service=service)
+        status: int = check(request, timeout=5).status
+        return status
 
     def get(self, operation_id: str, **fields: Any) -> operations_pb.GetOperationResponse:
         """GetOperation; read now unless the fields say otherwise."""

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pandas as pd
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from ktrdr.operations.v1 import operations_service_pb2 as pb
@@ -53,10 +54,22 @@ def stalling(monkeypatch: pytest.MonkeyPatch) -> Iterator[StallingBars]:
     bars.released.set()
 
 
+Question = reflection_pb2.ServerReflectionRequest
+
+
+def _reflected(
+    running: RunningBackend, questions: Iterator[Question]
+) -> Iterator[reflection_pb2.ServerReflectionResponse]:
+    """Open a stream of server reflection."""
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(running.channel)
+    answers: Iterator[reflection_pb2.ServerReflectionResponse] = stub.ServerReflectionInfo(
+        questions, timeout=PATIENCE
+    )
+    return answers
+
+
 def _healthy(running: RunningBackend, service: str = "") -> bool:
-    stub = health_pb2_grpc.HealthStub(running.channel)
-    answer = stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=5)
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+    return running.health(service) == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_reads_and_health_are_answered_while_every_waiting_slot_is_taken(tmp_path: Path) -> None:
@@ -111,6 +124,7 @@ def test_health_is_answered_while_reads_are_stuck_and_further_ones_are_shed(
         calls = [running.operations.GetOperation.future(request) for _ in range(5)]
         eventually(lambda: any(call.done() for call in calls))
         (shed,) = (call.exception() for call in calls if call.done())
+        assert isinstance(shed, grpc.RpcError)
         refusal = refusal_of(shed)
         assert grpc.StatusCode.RESOURCE_EXHAUSTED == refusal.code
         assert "TOO_MANY_CALLS" == refusal.reason
@@ -135,13 +149,11 @@ def test_health_knows_every_service(running: RunningBackend) -> None:
 
 
 def test_reflection_names_every_service_and_their_messages(running: RunningBackend) -> None:
-    stub = reflection_pb2_grpc.ServerReflectionStub(running.channel)
+    def ask(question: Question) -> reflection_pb2.ServerReflectionResponse:
+        return next(_reflected(running, iter([question])))
 
-    def ask(**question: str) -> reflection_pb2.ServerReflectionResponse:
-        requests = iter([reflection_pb2.ServerReflectionRequest(**question)])
-        return next(iter(stub.ServerReflectionInfo(requests, timeout=5)))
-
-    named = {service.name for service in ask(list_services="").list_services_response.service}
+    services = ask(Question(list_services="")).list_services_response.service
+    named = {service.name for service in services}
     assert {
         "ktrdr.operations.v1.OperationsService",
         "ktrdr.training.v1.TrainingService",
@@ -149,24 +161,31 @@ def test_reflection_names_every_service_and_their_messages(running: RunningBacke
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     } == named
-    for symbol in sorted(named):
-        answer = ask(file_containing_symbol=symbol)
+    described = [
+        "ktrdr.operations.v1.OperationsService.GetOperation",
+        "ktrdr.operations.v1.Operation",
+        "ktrdr.operations.v1.Operation.metrics_count",
+        "ktrdr.operations.v1.OperationStatus",
+        "ktrdr.training.v1.TrainingService.StartTraining",
+        "ktrdr.training.v1.TrainingResult",
+    ]
+    for symbol in [*sorted(named), *described]:
+        answer = ask(Question(file_containing_symbol=symbol))
         assert answer.file_descriptor_response.file_descriptor_proto, symbol
 
 
 def test_open_reflection_streams_are_bounded_and_leave_reads_alone(tmp_path: Path) -> None:
     with running_backend(tmp_path, stream_limit=2) as running:
-        stub = reflection_pb2_grpc.ServerReflectionStub(running.channel)
         hold = threading.Event()
 
-        def questions() -> Iterator[reflection_pb2.ServerReflectionRequest]:
-            yield reflection_pb2.ServerReflectionRequest(list_services="")
+        def questions() -> Iterator[Question]:
+            yield Question(list_services="")
             hold.wait(PATIENCE)
 
-        streams = [stub.ServerReflectionInfo(questions()) for _ in range(2)]
+        streams = [_reflected(running, questions()) for _ in range(2)]
         for stream in streams:
-            next(iter(stream))
-        refusal = refused(lambda: next(iter(stub.ServerReflectionInfo(questions()))))
+            next(stream)
+        refusal = refused(lambda: next(_reflected(running, questions())))
         assert grpc.StatusCode.RESOURCE_EXHAUSTED == refusal.code
         assert "stream" == refusal.metadata["class"]
         assert running.operations.ListOperations(pb.ListOperationsRequest(), timeout=5) is not None

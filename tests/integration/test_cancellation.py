@@ -39,7 +39,9 @@ class Hold:
         """Hold at the report with this first argument, once it is recorded."""
         report = getattr(TrainingProgressBridge, method)
 
-        def held(bridge: TrainingProgressBridge, first: object, *rest: object, **more: object):  # type: ignore[no-untyped-def]  # any report
+        def held(
+            bridge: TrainingProgressBridge, first: object, *rest: object, **more: object
+        ) -> None:
             report(bridge, first, *rest, **more)
             if first == first_argument:
                 self._reached.set()

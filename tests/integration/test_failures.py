@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime
 
 import pytest
@@ -40,14 +41,37 @@ def test_work_that_raises_ends_failed_with_its_words_and_keeps_its_metrics(
 
 def test_an_error_of_the_domain_keeps_its_code_reason_and_facts(running: RunningBackend) -> None:
     work = running.scripted.start_running()
-    work.fail(
-        FailedPreconditionError("Too dry.", reason="NO_WATER", metadata={"litres": "0"})
-    )
+    work.fail(FailedPreconditionError("Too dry.", reason="NO_WATER", metadata={"litres": "0"}))
     error = running.ended(work.operation_id).error
     assert Code.FAILED_PRECONDITION == error.code
     assert "NO_WATER" == error.reason
     assert "Too dry." == error.message
     assert {"litres": "0"} == dict(error.metadata)
+
+
+@pytest.mark.parametrize(
+    "words", ["x" * 5_000_000, "a name of \udcff\udcfe bytes", "漢" * 2_000_000]
+)
+def test_whatever_work_raises_its_operation_can_still_be_read_and_listed(
+    running: RunningBackend, caplog: pytest.LogCaptureFixture, words: str
+) -> None:
+    caplog.set_level(logging.CRITICAL, "ktrdr")  # a report with half a character cannot be sent
+    work = running.scripted.start_running()
+    work.fail(OSError(words))
+    error = running.ended(work.operation_id).error
+    assert "WORKER_RAISED" == error.reason
+    assert error.message.startswith(f"The work failed with OSError: {words[:6]}")
+    assert len(error.message) < 5000
+    listed = running.operations.ListOperations(pb.ListOperationsRequest())
+    assert work.operation_id == listed.operations[0].operation_id
+
+
+def test_the_cause_of_a_cancelled_end_is_cut_to_a_readable_size(running: RunningBackend) -> None:
+    work = running.scripted.start_running()
+    running.cancel(work.operation_id)
+    work.fail(OSError("x" * 5_000_000))
+    cause = running.ended(work.operation_id).error.metadata["cause_message"]
+    assert 100 < len(cause) < 5000
 
 
 def test_a_worker_survives_work_that_raises(running: RunningBackend) -> None:
@@ -80,12 +104,15 @@ def test_too_few_bars_end_failed_insufficient_data(running: RunningBackend) -> N
 
 
 @pytest.mark.parametrize(
-    ("start", "end"), [(datetime(1, 1, 1), None), (None, datetime(9999, 12, 31))]
+    "times",
+    [
+        {"start_time": datetime(1, 1, 1, tzinfo=UTC)},
+        {"end_time": datetime(9999, 12, 31, tzinfo=UTC)},
+    ],
 )
 def test_the_widest_ranges_are_ranges_like_others(
-    running: RunningBackend, start: datetime | None, end: datetime | None
+    running: RunningBackend, times: dict[str, datetime]
 ) -> None:
-    times = {name: at for name, at in {"start_time": start, "end_time": end}.items() if at}
     operation_id = running.train(overrides={"model.training.epochs": "1"}, **times)
     assert "result" == running.ended(operation_id).WhichOneof("outcome")
 

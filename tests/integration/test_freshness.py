@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,8 +14,11 @@ from grpc import StatusCode
 
 from ktrdr.operations.v1 import operation_pb2
 from ktrdr.operations.v1 import operations_service_pb2 as pb
+from shared.operations.bridge import BridgeSnapshot
+from shared.operations.live import LiveOperation
+from shared.operations.refresh import Refreshed, Refresher
 from tests.integration.refusals import outcome_of
-from tests.integration.running import RunningBackend, running_backend
+from tests.integration.running import PENDING, RunningBackend, running_backend
 from tests.support.eventually import eventually
 from tests.support.scripted_work import PATIENCE, ScriptedWork
 
@@ -142,14 +146,31 @@ def test_a_staleness_bound_tighter_than_the_ttl_reads_once_the_cache_is_older(
     eventually(read_again)
 
 
-def test_forced_callers_that_come_together_share_reads(
-    patient: RunningBackend, work: ScriptedWork
+def test_forced_callers_that_come_during_a_read_share_the_next_one(
+    patient: RunningBackend, work: ScriptedWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = 60
-    with ThreadPoolExecutor(6) as clients:
-        answers = list(clients.map(lambda _: patient.get(work.operation_id), range(calls)))
-    assert calls == len(answers)
-    assert 1 <= work.bridge.reads <= calls
+    callers = 8
+    arrived: list[float] = []
+    refresh, snapshot = Refresher.refresh, work.bridge.snapshot
+
+    def note_arrival(
+        refresher: Refresher, live: LiveOperation, staleness: float, deadline: float
+    ) -> Refreshed:
+        arrived.append(staleness)
+        return refresh(refresher, live, staleness, deadline)
+
+    def slow(cursor: int = 0, limit: int | None = None) -> BridgeSnapshot:
+        eventually(lambda: len(arrived) == callers)
+        return snapshot(cursor, limit)
+
+    monkeypatch.setattr(Refresher, "refresh", note_arrival)
+    monkeypatch.setattr(work.bridge, "snapshot", slow)
+    with ThreadPoolExecutor(callers) as clients:
+        answers = list(clients.map(lambda _: patient.get(work.operation_id), range(callers)))
+    assert not any(answer.operation.freshness.HasField("refresh_error") for answer in answers)
+    # One under way, one for those who came meanwhile; and one for whoever was
+    # still at the door when the first landed.
+    assert 2 <= work.bridge.reads <= callers // 2
 
 
 def test_a_finished_operation_is_never_read_again(
@@ -173,3 +194,34 @@ def test_a_strict_read_without_time_is_answered_or_out_of_time(
             outcome_of(partial(patient.operations.GetOperation, request, timeout=seconds))
             in allowed
         )
+
+
+def test_an_operation_in_the_queue_says_that_nobody_is_at_it(tmp_path: Path) -> None:
+    with running_backend(tmp_path, training_workers=1) as running:
+        running.scripted.start_running()
+        waiting = running.operation(running.scripted.start().operation_id)
+        assert PENDING == waiting.status
+        assert not waiting.HasField("progress")
+        assert not waiting.HasField("start_time")
+        assert not waiting.liveness.worker_alive
+        assert not waiting.liveness.HasField("last_report_age")
+        assert not waiting.freshness.HasField("refresh_error")
+
+
+def test_reads_and_hits_are_logged_with_cursor_and_age(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "ktrdr.operations")
+    with running_backend(tmp_path, cache_ttl=NEVER) as running:
+        work = running.scripted.start_running()
+        id_ = work.operation_id
+        work.report_epochs(3)
+        running.operation(id_)
+        _poll(running, id_, 1)
+        work.finish()
+        running.ended(id_)
+    lines = [record.getMessage() for record in caplog.records if id_ in record.getMessage()]
+    assert f"Registered local bridge for operation {id_}" == lines[0]
+    assert f"Refreshed operation {id_} from bridge (cursor 0 → 3)" in lines
+    assert any(line.startswith(f"Cache hit for operation {id_} (age=0.") for line in lines)
+    assert f"Completed operation {id_} with results" in lines

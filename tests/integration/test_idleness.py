@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from shared.operations.live import LiveOperation
+from shared.operations.refresh import Refreshed
 from shared.operations.service import OperationsService
 from tests.integration.running import COMPLETED, RUNNING, running_backend
 from tests.support.eventually import eventually
@@ -54,9 +56,11 @@ def test_reports_nobody_asks_for_are_never_read(
     refreshes: list[str] = []
     refresh = OperationsService._refresh
 
-    def counted(service: OperationsService, live, *rest):  # type: ignore[no-untyped-def]  # as the original
+    def counted(
+        service: OperationsService, live: LiveOperation, staleness: float, deadline: float
+    ) -> Refreshed:
         refreshes.append(live.operation_id)
-        return refresh(service, live, *rest)
+        return refresh(service, live, staleness, deadline)
 
     monkeypatch.setattr(OperationsService, "_refresh", counted)
     with running_backend(tmp_path, cache_ttl=0.0) as running:

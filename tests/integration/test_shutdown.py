@@ -9,11 +9,12 @@ from pathlib import Path
 
 import grpc
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from ktrdr.operations.v1 import operations_service_pb2 as pb
 from shared.operations.model import Operation, OperationStatus
-from tests.integration.refusals import refused
+from shared.operations.store import ACTIVE
+from tests.integration.refusals import refusal_of, refused
 from tests.integration.running import RUNNING, RunningBackend, running_backend
 from tests.support.eventually import eventually
 from tests.support.scripted_work import PATIENCE, ScriptedWork
@@ -129,10 +130,8 @@ def test_reads_and_cancels_are_served_while_stopping_and_health_says_so(tmp_path
             work.report_epochs(2)
             assert [1, 2] == running.epochs(work.operation_id)
             assert RUNNING == running.operation(work.operation_id).status
-            health = health_pb2_grpc.HealthStub(running.channel)
             for service in ("", "ktrdr.operations.v1.OperationsService"):
-                answer = health.Check(health_pb2.HealthCheckRequest(service=service))
-                assert health_pb2.HealthCheckResponse.NOT_SERVING == answer.status
+                assert health_pb2.HealthCheckResponse.NOT_SERVING == running.health(service)
             assert "stop now" == running.cancel(work.operation_id, "stop now").cancel_reason
 
 
@@ -142,3 +141,35 @@ def test_a_stopped_backend_answers_nobody_and_stops_again_without_harm(tmp_path:
         refusal = refused(lambda: running.operation("op_training_any"))
         assert grpc.StatusCode.UNAVAILABLE == refusal.code
         running.stop()
+
+
+def test_starts_that_race_with_the_end_are_refused_or_recorded(tmp_path: Path) -> None:
+    with running_backend(
+        tmp_path, training_workers=2, training_queue=1000, start_limit=8
+    ) as running:
+        accepted: list[str] = []
+        reasons: list[str] = []
+
+        def start_until_refused(client: int) -> None:
+            for n in range(1000):
+                try:
+                    accepted.append(running.train(request_id=f"c{client}-{n}"))
+                except grpc.RpcError as error:
+                    reasons.append(refusal_of(error).reason)
+                    return
+
+        clients = [threading.Thread(target=start_until_refused, args=(n,)) for n in range(4)]
+        for client in clients:
+            client.start()
+        eventually(lambda: len(accepted) > 8)
+        running.stop()
+        for client in clients:
+            client.join(PATIENCE)
+        # A client may also find the server gone.
+        assert {"PROCESS_STOPPING", ""} >= set(reasons)
+        assert 4 == len(reasons)
+        operations = running.backend.operations
+        ends = {operations.get_operation(one).operation.status for one in accepted}
+        assert ends <= {OperationStatus.COMPLETED, OperationStatus.FAILED}
+        assert not operations._live
+        assert 0 == operations._store.count(ACTIVE)

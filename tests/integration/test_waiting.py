@@ -8,12 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import TypeAlias
 
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from ktrdr.operations.v1 import operations_service_pb2 as pb
+from shared.operations.views import OperationView
+from shared.operations.waiting import Waiter
 from tests.integration.refusals import outcome_of, refused
 from tests.integration.running import (
     CANCELLED,
@@ -25,6 +28,8 @@ from tests.integration.running import (
 )
 from tests.support.eventually import eventually
 from tests.support.scripted_work import PATIENCE, ScriptedWork
+
+Answer: TypeAlias = "grpc.Future[pb.WaitOperationResponse]"
 
 
 @pytest.fixture
@@ -43,12 +48,15 @@ def narrow(tmp_path: Path) -> Iterator[RunningBackend]:
 
 
 def _wait(
-    running: RunningBackend, operation_id: str, seconds: float | None = None, **call: float
+    running: RunningBackend,
+    operation_id: str,
+    seconds: float | None = None,
+    timeout: float = PATIENCE,
 ) -> pb.WaitOperationResponse:
     request = pb.WaitOperationRequest(operation_id=operation_id)
     if seconds is not None:
         request.timeout.FromMilliseconds(int(seconds * 1000))
-    answer: pb.WaitOperationResponse = running.operations.WaitOperation(request, **call)
+    answer: pb.WaitOperationResponse = running.operations.WaitOperation(request, timeout=timeout)
     return answer
 
 
@@ -56,11 +64,11 @@ def _free_slots(running: RunningBackend) -> int:
     return running.backend.operations._room._free
 
 
-def _begin_wait(running: RunningBackend, operation_id: str) -> grpc.Future:
+def _begin_wait(running: RunningBackend, operation_id: str) -> Answer:
     """Send a wait of a minute and return once it has a slot."""
     free = _free_slots(running)
     request = pb.WaitOperationRequest(operation_id=operation_id, timeout=Duration(seconds=60))
-    call: grpc.Future = running.operations.WaitOperation.future(request)
+    call: Answer = running.operations.WaitOperation.future(request)
     eventually(lambda: _free_slots(running) == free - 1)
     return call
 
@@ -128,9 +136,11 @@ def test_a_timeout_is_30_seconds_unless_given_and_60_at_most(
 ) -> None:
     asked: list[float] = []
 
-    def note(operation_id: str, timeout: float, *rest: object, **more: object):  # type: ignore[no-untyped-def]  # as the original
+    def note(
+        operation_id: str, timeout: float, waiter: Waiter, *, deadline: float
+    ) -> tuple[OperationView, float | None]:
         asked.append(timeout)
-        return wait(operation_id, 0.0, *rest, **more)
+        return wait(operation_id, 0.0, waiter, deadline=deadline)
 
     operations = running.backend.operations
     wait = operations.wait_operation
@@ -148,7 +158,7 @@ def test_a_caller_without_a_slot_is_sent_away_with_a_time_to_come_back(
     answers = [_wait(narrow, work.operation_id, 60, timeout=5) for _ in range(30)]
     assert {RUNNING} == {answer.operation.status for answer in answers}
     delays = [answer.retry_after.ToTimedelta().total_seconds() for answer in answers]
-    assert all(0.49 <= delay <= 40 for delay in delays)
+    assert all(0.25 <= delay <= 30 for delay in delays)
     assert len(set(delays)) > 20, "they would all come back at once"
     work.finish()
     assert COMPLETED == first.result(PATIENCE).operation.status
@@ -224,7 +234,7 @@ def test_two_hundred_waiters_leave_reads_alone(tmp_path: Path) -> None:
                 assert RUNNING == read.result(PATIENCE).operation.status
         eventually(lambda: sum(wait.done() for wait in waits) == 200 - 16)
         sent_away = [wait.result().retry_after for wait in waits if wait.done()]
-        assert all(delay.ToMilliseconds() >= 490 for delay in sent_away)
+        assert all(delay.ToMilliseconds() >= 250 for delay in sent_away)
         work.finish()
         ends = [wait.result(PATIENCE).operation.status for wait in waits]
         assert 16 == ends.count(COMPLETED)

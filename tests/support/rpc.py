@@ -60,6 +60,15 @@ def failure_of(call: Callable[[], object]) -> grpc.RpcError:
     raise AssertionError("the call was answered")
 
 
+def code_of(call: Callable[[], object]) -> str:
+    """Return the name of the code a call ends with."""
+    try:
+        call()
+    except grpc.RpcError as error:
+        return str(error.code().name)
+    return "OK"
+
+
 def trailers(error: grpc.RpcError) -> dict[str, Any]:
     """The trailing metadata a failed call arrived with."""
     return {item.key: item.value for item in error.trailing_metadata() or ()}

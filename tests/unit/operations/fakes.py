@@ -207,7 +207,7 @@ def in_threads(count: int, work: Callable[[int], object]) -> list[BaseException]
         except BaseException as error:  # noqa: BLE001  # handed to the test's own thread
             raised.append(error)
 
-    threads = [threading.Thread(target=run, args=(index,)) for index in range(count)]
+    threads = [threading.Thread(target=run, args=(index,), daemon=True) for index in range(count)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -223,7 +223,7 @@ class Background:
         self._work = work
         self._value: object = None
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:

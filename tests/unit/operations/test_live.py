@@ -465,17 +465,17 @@ class AdoptionMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.owner.operation.status.terminal)
     @rule(number=st.integers(1, 5), percentage=st.floats(0, 100))
     def work(self, number: int, percentage: float) -> None:
-        self.written += number
-        self.owner.log.extend(
-            metric(len(self.owner.log) + 1 + index) for index in range(number)
-        )
+        self.owner.log.extend([metric(self.written + 1 + index) for index in range(number)])
         self.owner.progress = Progress(percentage)
+        self.written += number
 
     @precondition(lambda self: not self.owner.operation.status.terminal)
     @rule(data=st.data())
     def move_on(self, data: st.DataObject) -> None:
         assert self.owner.operation is not None
-        status = data.draw(st.sampled_from(sorted(TRANSITIONS[self.owner.operation.status], key=str)))
+        status = data.draw(
+            st.sampled_from(sorted(TRANSITIONS[self.owner.operation.status], key=str))
+        )
         self.owner.operation = operation(status=status, end_time=LATER if status.terminal else None)
 
     @rule(target=readings, behind=st.integers(0, 2), page=st.integers(1, 4))

@@ -100,5 +100,24 @@ def test_runs_of_one_id_never_overlap() -> None:
         most.append(len(inside))
         inside.pop()
 
-    assert [] == in_threads(8, lambda _: [starts.once(new_operation(), run) for _ in range(50)])
+    def start_often(_: int) -> None:
+        for _ in range(50):
+            starts.once(new_operation(), run)
+
+    assert [] == in_threads(8, start_often)
     assert 1 == max(most)
+
+
+def test_settled_waits_for_a_running_start_and_no_longer_than_told() -> None:
+    starts, slow = Starts(), SlowStart()
+    assert starts.settled("op", 0.0)
+    first = Background(lambda: starts.once(new_operation(), slow))
+    assert slow.running.wait(5)
+    assert not starts.settled("op", 0.0)
+    assert not starts.settled("op", -1.0)
+    assert starts.settled("other", 0.0)
+
+    waits = Background(lambda: starts.settled("op", 10.0))
+    slow.let_end.set()
+    first.result()
+    assert waits.result()

@@ -148,7 +148,5 @@ def test_a_page_says_nothing_of_the_records_it_skips(store: MemoryOperationStore
     store.create(made(1, S.FAILED))
     store.create(made(2, S.PENDING))
 
-    assert [made(1, S.FAILED)] == list(
-        store.page(OperationFilter(frozenset({S.FAILED})), None, 1)
-    )
+    assert [made(1, S.FAILED)] == list(store.page(OperationFilter(frozenset({S.FAILED})), None, 1))
     assert replace(made(1), operation=made(1, S.FAILED).operation) == store.get("op-1")

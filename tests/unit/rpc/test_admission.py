@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 import pytest
 from google.rpc import error_details_pb2
-from grpc_health.v1 import health
 
+from shared.rpc import health
 from shared.rpc.admission import READ, START, STREAM, UNLIMITED, AdmissionInterceptor
 from shared.rpc.errors import OperationNotFoundError
 from shared.rpc.server import ServerLimits

@@ -9,12 +9,13 @@ import grpc
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from google.rpc import error_details_pb2
-from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
-from shared.rpc import errors
+from ktrdr.operations.v1 import operations_service_pb2_grpc
+from shared.rpc import errors, health
 from shared.rpc.errors import FieldViolation, InvalidArgumentError, KtrdrError
 from shared.rpc.interceptors import MethodInterceptor, UnexpectedError
+from shared.rpc.server import ServedService
 from shared.rpc.status import DETAILS_KEY, MAX_DETAILS, PUSHBACK_KEY
 from tests.support.eventually import eventually
 from tests.support.rpc import (
@@ -153,7 +154,7 @@ def test_hundreds_of_long_violations_arrive_shortened(letter: str) -> None:
 
 @pytest.mark.parametrize("letter", ["x", "日", "😀"])
 def test_an_error_with_far_too_many_facts_arrives(letter: str) -> None:
-    facts = {f"{letter * 90}{index}": letter * 900 for index in range(200)}
+    facts = {f"{index}{letter * 90}": letter * 900 for index in range(200)}
     failure = failure_raised_as(errors.UnavailableError(letter * 9000, metadata=facts))
     assert failure.code() is grpc.StatusCode.UNAVAILABLE
     assert required(status_in(failure), error_details_pb2.ErrorInfo).metadata
@@ -293,6 +294,23 @@ def test_incidents_have_names_of_their_own() -> None:
     assert UnexpectedError("a").metadata == {"incident": "a"}
 
 
+def test_a_method_left_out_of_a_servicer_is_unimplemented(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    empty: Any = operations_service_pb2_grpc.OperationsServiceServicer
+    service = ServedService(
+        "ktrdr.operations.v1.OperationsService",
+        empty(),
+        operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
+    )
+    with served([service]) as wire:
+        failure = wire.failure("ListOperations", b"", service.name)
+    assert failure.code() is grpc.StatusCode.UNIMPLEMENTED
+    reason = required(status_in(failure), error_details_pb2.ErrorInfo).reason
+    assert reason == "METHOD_NOT_IMPLEMENTED"
+    assert caplog.records == []
+
+
 # ------------------------------------------------------- what others do stays as it is
 
 
@@ -310,10 +328,13 @@ def test_a_servicer_that_aborts_the_call_itself_keeps_its_status(
 
 
 def test_a_servicer_that_answers_with_a_code_keeps_it() -> None:
-    with served([]) as wire:
-        request = b"\x0a\x07unknown"
-        failure = wire.failure("Check", request, health.SERVICE_NAME)
-    assert failure.code() is grpc.StatusCode.NOT_FOUND
+    def behaviour(request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.set_code(grpc.StatusCode.DATA_LOSS)
+        return b""
+
+    with served([probe({"Lose": behaviour})]) as wire:
+        failure = wire.failure("Lose")
+    assert failure.code() is grpc.StatusCode.DATA_LOSS
 
 
 def test_a_client_that_leaves_a_stream_is_no_incident(caplog: pytest.LogCaptureFixture) -> None:

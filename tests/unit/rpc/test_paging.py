@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.rpc.errors import InvalidArgumentError
-from shared.rpc.paging import decode_token, encode_token, page_size
+from shared.rpc.paging import decode_time, decode_token, encode_token, page_size
 
 FILTERS = ([1, 2], "x", True)
 POSITIONS = st.lists(st.text(), min_size=1, max_size=4)
@@ -108,3 +109,18 @@ def test_a_token_that_was_touched_is_refused() -> None:
     token = encode_token(["2026-01-01", "op_1"], FILTERS)
     with pytest.raises(InvalidArgumentError):
         decode_token(token[4:], FILTERS, parts=2)
+
+
+TIMES = st.datetimes(timezones=st.sampled_from([UTC, timezone(timedelta(hours=-7))]))
+
+
+@settings(deadline=None)
+@given(TIMES)
+def test_a_time_in_a_position_comes_back(at: datetime) -> None:
+    assert decode_time(at.isoformat()) == at
+
+
+@pytest.mark.parametrize("part", ["", "soon", "2026-01-01", "2026-01-01T00:00:00", "2026-13-01Z"])
+def test_a_forged_time_is_refused_like_any_garbage(part: str) -> None:
+    with pytest.raises(InvalidArgumentError, match="page_token: is not a next_page_token"):
+        decode_time(part)

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import grpc
 import pytest
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from shared.rpc import health
 from shared.rpc import server as server_module
 from shared.rpc.server import (
     KEEPALIVE_MS,
@@ -17,7 +21,17 @@ from shared.rpc.server import (
     ServerLimits,
 )
 from tests.support.eventually import eventually
-from tests.support.rpc import LOOPBACK, PROBE, TIMEOUT, Gate, Wire, failure_of, probe, served
+from tests.support.rpc import (
+    LOOPBACK,
+    PROBE,
+    TIMEOUT,
+    Gate,
+    Wire,
+    code_of,
+    failure_of,
+    probe,
+    served,
+)
 
 LIMITS = ServerLimits(read=3, wait=1, stream=2, start=1)
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -39,8 +53,8 @@ def watch(wire: Wire, service: str = "") -> Any:
     return stub.Watch(health_pb2.HealthCheckRequest(service=service), timeout=TIMEOUT)
 
 
-def rpc_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("rpc")]
+def rpc_threads() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name.startswith("rpc")}
 
 
 # ----------------------------------------------------------------------- addresses
@@ -110,14 +124,14 @@ def test_a_server_that_stops_says_so_and_still_serves() -> None:
 
 
 def test_health_watchers_hold_no_threads() -> None:
-    gate = Gate()
+    gate, before = Gate(), rpc_threads()
     with served([probe({"Read": gate})], LIMITS) as wire:
         watchers = [watch(wire) for _ in range(300)]
         assert {next(watcher).status for watcher in watchers} == {SERVING}
         reads = [wire.begin("Read") for _ in range(LIMITS.read)]
         eventually(lambda: gate.waiting == LIMITS.read)
         assert check(wire) == SERVING
-        assert len(rpc_threads()) <= LIMITS.threads
+        assert len(rpc_threads() - before) <= LIMITS.threads
         wire.server.announce_stopping()
         assert {next(watcher).status for watcher in watchers} == {NOT_SERVING}
         gate.opened.set()
@@ -159,6 +173,52 @@ def test_reflection_describes_a_service() -> None:
     assert missing.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
 
 
+def test_reflection_describes_a_method() -> None:
+    with served([]) as wire:
+        found = reflect(wire, file_containing_symbol=f"{health.SERVICE_NAME}.Check")
+    assert found.file_descriptor_response.file_descriptor_proto
+
+
+REFLECTION_FIELDS = (
+    st.fixed_dictionaries({"file_containing_symbol": st.text()})
+    | st.fixed_dictionaries({"file_by_filename": st.text()})
+    | st.fixed_dictionaries({"all_extension_numbers_of_type": st.text()})
+    | st.builds(
+        lambda name, number: {
+            "file_containing_extension": {"containing_type": name, "extension_number": number}
+        },
+        st.text() | st.just("google.protobuf.MethodOptions"),
+        st.integers(min_value=-(2**31), max_value=2**31 - 1),
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[Wire]:
+    """A server with health and reflection."""
+    with served([]) as wire:
+        yield wire
+
+
+@settings(max_examples=100, deadline=None)
+@given(REFLECTION_FIELDS)
+def test_reflection_answers_whatever_is_asked(bare: Wire, asked: dict[str, Any]) -> None:
+    answer = reflect(bare, **asked)
+    assert answer.WhichOneof("message_response")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(), st.sampled_from(["Check", "ServerReflectionInfo"]))
+def test_no_bytes_cause_an_internal_error(bare: Wire, data: bytes, method: str) -> None:
+    def call() -> object:
+        if method == "Check":
+            return bare.call(method, data, health.SERVICE_NAME)
+        path = f"/{reflection.SERVICE_NAME}/{method}"
+        return list(bare.channel.stream_stream(path)(iter([data]), timeout=TIMEOUT))
+
+    assert code_of(call) in {"OK", "INVALID_ARGUMENT", "NOT_FOUND"}
+
+
 # ------------------------------------------------------------------------ stopping
 
 
@@ -170,7 +230,7 @@ def test_a_stopped_server_leaves_no_threads() -> None:
         watchers = [watch(wire) for _ in range(3)]
         for watcher in watchers:
             next(watcher)
-        assert rpc_threads()
+        assert rpc_threads() - before
     eventually(lambda: set(threading.enumerate()) <= before)
 
 
@@ -189,7 +249,7 @@ def test_calls_may_end_within_the_grace() -> None:
 
 def test_a_call_that_outlasts_the_grace_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server_module, "_JOIN", 0.05)
-    gate = Gate()
+    gate, before = Gate(), rpc_threads()
     with served([probe({"Read": gate})]) as wire:
         read = wire.begin("Read")
         eventually(lambda: gate.waiting == 1)
@@ -199,7 +259,28 @@ def test_a_call_that_outlasts_the_grace_is_cancelled(monkeypatch: pytest.MonkeyP
             grpc.StatusCode.UNAVAILABLE,
         }
         gate.opened.set()
-    eventually(lambda: rpc_threads() == [])
+    eventually(lambda: rpc_threads() <= before)
+
+
+def test_a_server_whose_own_thread_is_stuck_is_left_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server_module, "_JOIN", 0.05)
+    begun, released = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        released.wait(TIMEOUT)
+
+    def behaviour(request: Any, context: grpc.ServicerContext) -> bytes:
+        context.add_callback(hold)
+        return b"answer"
+
+    with served([probe({"Read": behaviour})]) as wire:
+        assert wire.call("Read") == b"answer"
+        assert begun.wait(TIMEOUT)
+        assert wire.server.stop(0.0) is False
+        released.set()
 
 
 def test_stopping_twice_or_before_the_start_does_no_harm() -> None:

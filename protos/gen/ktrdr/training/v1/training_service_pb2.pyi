@@ -65,12 +65,12 @@ class StartTrainingRequest(_message.Message):
     """Makes the run repeatable. Not negative. Unset: drawn, and told in the result."""
     @_builtins.property
     def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Symbols to train on. Empty: those the strategy names."""
+        """Symbols to train on, at most 100. Empty: those the strategy names."""
 
     @_builtins.property
     def timeframes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Timeframes to train on (1m 5m 15m 30m 1h 4h 1d 1w). Empty: those the
-        strategy names.
+        """Timeframes to train on (1m 5m 15m 30m 1h 4h 1d 1w), at most 100. Empty:
+        those the strategy names.
         """
 
     @_builtins.property
