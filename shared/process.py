@@ -64,9 +64,11 @@ def serve_until_stopped(
     print(f"{name} ready on {address}", flush=True)  # noqa: T201  # the line starters wait for
     told.get()
     if not stop(server, operations, pool, grace=grace):
-        logger.warning("Some calls did not end; leaving without them")
+        logger.warning("Some threads did not end; leaving without them")
         logging.shutdown()
-        os._exit(0)  # the interpreter would wait for their threads without end
+        # The interpreter would wait for the threads of calls without end, and
+        # abort if a worker is in native code, importing torch say, as it ends.
+        os._exit(0)
 
 
 def _on_stop_signals(action: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
@@ -80,17 +82,19 @@ def stop(
     """End in order: no new work, let the rest finish, record what could not, stop serving.
 
     Reads are served to the end, so that watchers see how their operations went.
-    False if calls are left that do not end.
+    False if workers or calls are left that do not end.
     """
     logger.info("Stopping: no new work; running work has %.1f s to finish", grace)
     server.announce_stopping()
     operations.refuse_starts()
     pool.close()
-    if not pool.join(grace):
+    at_rest = pool.join(grace)
+    if not at_rest:
         operations.interrupt_work()
-        if not pool.join(_INTERRUPT_GRACE):
+        at_rest = pool.join(_INTERRUPT_GRACE)
+        if not at_rest:
             logger.warning("Some workers did not stop; their operations end PROCESS_STOPPED")
     operations.end_unfinished()
     ended = server.stop(1.0)
     logger.info("Stopped")
-    return ended
+    return ended and at_rest

@@ -19,6 +19,7 @@ from ktrdr.training.v1 import (
     training_service_pb2,
     training_service_pb2_grpc,
 )
+from shared.rpc.channel import open_channel
 
 DEADLINE = 10.0
 """Seconds within which a call must be answered."""
@@ -27,15 +28,6 @@ START_DEADLINE = 30.0
 LONGEST_WAIT = 30.0
 """Seconds that one WaitOperation may wait."""
 _PAGE = 500
-
-# Without the backoff settings a restarted backend stays unreachable for up to
-# half a minute. A proxy meant for the web has no place before a local backend.
-CHANNEL_OPTIONS = (
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 500),
-    ("grpc.max_reconnect_backoff_ms", 1000),
-    ("grpc.enable_http_proxy", 0),
-)
 
 
 def duration(seconds: float) -> duration_pb2.Duration:
@@ -50,7 +42,7 @@ class Backend:
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._channel = open_channel(address)
         self._operations = operations_service_pb2_grpc.OperationsServiceStub(self._channel)
         self._training = training_service_pb2_grpc.TrainingServiceStub(self._channel)
         self._models = models_service_pb2_grpc.ModelsServiceStub(self._channel)

@@ -20,13 +20,13 @@ from shared.operations.live import LiveOperation
 from shared.operations.model import (
     FreshnessSource,
     Operation,
-    OperationError,
     OperationRecord,
     OperationStatus,
     Owner,
     PackedResult,
 )
-from shared.operations.refresh import FULL_TIMEOUT, PAGE, Refreshed, Refresher
+from shared.operations.refresh import FULL_TIMEOUT, Refreshed, Refresher
+from shared.operations.settling import Settler
 from shared.operations.source import BridgeSource, OperationSource
 from shared.operations.starts import Launch, NewOperation, Starts
 from shared.operations.store import ACTIVE, OperationFilter, OperationStore, SortKey
@@ -96,6 +96,7 @@ class OperationsService:
         )
         self._room = WaitingRoom(limits.wait_slots, self._clock)
         self._starts = Starts()
+        self._settler = Settler(store, self._clock)
         # Guards _live and _stopping. Never held while a live operation's lock,
         # the store or a source is used.
         self._lock = threading.Lock()
@@ -190,7 +191,7 @@ class OperationsService:
             live = self._live.get(operation_id)
         if live is None or not live.begin(threading.current_thread(), self._clock.now()):
             return False
-        self._save(live)
+        self._settler.save(live)
         return True
 
     def complete_operation(self, operation_id: str, result: PackedResult) -> bool:
@@ -218,74 +219,12 @@ class OperationsService:
         return self._settle(live)
 
     def _settle(self, live: LiveOperation, *, wait: bool = True) -> bool:
-        """Drain, store, publish: in this order, so that nothing terminal is ever partial.
-
-        False if the store is away; the operation stays open and the next query
-        tries again.
-        """
-        if not live.store_lock.acquire(blocking=wait):
+        """Carry out the ending; False if it has to be tried again."""
+        if not self._settler.settle(live, wait=wait):
             return False
-        try:
-            self._drain(live)
-            sealed = live.seal()
-            if sealed is None:
-                return live.status.terminal
-            record = self._store.finish(*sealed)
-            live.publish(record)
-        except StoreUnavailableError as error:
-            self._note_store_error(live, error)
-            return False
-        finally:
-            live.store_lock.release()
         with self._lock:
             self._live.pop(live.operation_id, None)
-        self._log_end(record.operation)
         return True
-
-    def _drain(self, live: LiveOperation) -> None:
-        """Read a bridge to its end; its worker has stopped writing.
-
-        Work elsewhere needs none: its end arrives only with its last metrics.
-        """
-        source = live.source
-        if source is None or source.kind is not FreshnessSource.BRIDGE:
-            return
-        try:
-            while not live.sealed:
-                sent_at = self._clock.monotonic()
-                reading = source.begin_read(live.metrics_count, PAGE, 0.0, FULL_TIMEOUT).result()
-                if live.adopt(reading, sent_at, sent_at) and not reading.has_more:
-                    break
-        except Exception:  # a bridge that cannot be read must not keep its operation open
-            logger.exception("The bridge of operation %s could not be drained", live.operation_id)
-
-    def _save(self, live: LiveOperation) -> None:
-        """Store a transition; work does not stop because a store is away."""
-        try:
-            with live.store_lock:
-                self._store.save(live.record)
-                with live.lock:
-                    live.store_error = None
-        except StoreUnavailableError as error:
-            self._note_store_error(live, error)
-
-    def _note_store_error(self, live: LiveOperation, error: StoreUnavailableError) -> None:
-        with live.lock:
-            live.store_error = OperationError.of(error)
-        live.wake_waiters()
-        logger.error("Operation %s could not be stored: %s", live.operation_id, error)
-
-    def _log_end(self, operation: Operation) -> None:
-        if operation.status is OperationStatus.COMPLETED:
-            logger.info("Completed operation %s with results", operation.operation_id)
-        elif operation.error is not None:
-            logger.info(
-                "Operation %s ended %s: %s: %s",
-                operation.operation_id,
-                operation.status.value,
-                operation.error.reason,
-                operation.error.message,
-            )
 
     # ----------------------------------------------------------------- reading
 
@@ -449,7 +388,7 @@ class OperationsService:
         ):
             self._settle(live)
         elif live.mark_cancelling(self._clock.now()):
-            self._save(live)
+            self._settler.save(live)
 
     # ----------------------------------------------------------------- waiting
 

@@ -29,6 +29,7 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         self._lock = threading.Lock()  # guards the fields below; nothing waits under it
         self._statuses: dict[str, int] = dict.fromkeys([OVERALL, *services], _RESPONSE.SERVING)
         self._watchers: set[_Watcher] = set()
+        self._teller: threading.Thread | None = None
 
     def Check(  # noqa: N802  # the contract's name
         self, request: health_pb2.HealthCheckRequest, _context: grpc.ServicerContext
@@ -77,7 +78,15 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             self._statuses = dict.fromkeys(self._statuses, _RESPONSE.NOT_SERVING)
             watchers = list(self._watchers)
         # A client that no longer reads may keep a send waiting.
-        threading.Thread(target=_tell, args=(watchers,), name="rpc-health", daemon=True).start()
+        self._teller = threading.Thread(
+            target=_tell, args=(watchers,), name="rpc-health", daemon=True
+        )
+        self._teller.start()
+
+    def join(self, timeout: float) -> None:
+        """Wait until the watchers have been told; one that does not read is given up."""
+        if self._teller is not None:
+            self._teller.join(timeout)
 
 
 def _tell(watchers: Sequence[_Watcher]) -> None:

@@ -15,13 +15,12 @@ from grpc_reflection.v1alpha import reflection
 
 from shared.rpc import health
 from shared.rpc.admission import READ, START, STREAM, UNLIMITED, AdmissionInterceptor
+from shared.rpc.channel import KEEPALIVE_MS
 from shared.rpc.errors import KtrdrError
 from shared.rpc.interceptors import ErrorInterceptor
 from shared.rpc.symbols import MethodAwarePool
 
-KEEPALIVE_MS = 30_000
-"""How often a client may ping; channels of ours use the same figure."""
-_OPTIONS = (
+SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share it
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -85,7 +84,7 @@ class RpcServer:
         self._server = grpc.server(
             self._pool,
             interceptors=[ErrorInterceptor(), admission],
-            options=_OPTIONS,
+            options=SERVER_OPTIONS,
             maximum_concurrent_rpcs=limits.threads * 32,
         )
         self._health = health.HealthServicer([service.name for service in services])
@@ -128,4 +127,5 @@ class RpcServer:
         )
         joiner.start()
         joiner.join(_JOIN)
+        self._health.join(_JOIN)
         return ended and not joiner.is_alive()

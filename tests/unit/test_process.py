@@ -186,7 +186,7 @@ def test_work_that_outlasts_the_grace_is_interrupted() -> None:
 
 def test_work_that_does_not_stop_is_recorded_all_the_same(caplog: pytest.LogCaptureFixture) -> None:
     parts = Parts(joins=(False, False))
-    assert stopped(parts)
+    assert not stopped(parts)  # a worker in native code would abort the interpreter's end
     assert parts.told[-2:] == ["end_unfinished", "stop"]
     assert "Some workers did not stop" in caplog.text
 
@@ -212,7 +212,7 @@ def test_calls_that_do_not_end_are_left_behind(
     parts: Any = Parts(ends=False)
     serve_until_stopped("probe", parts, parts, parts, grace=0.5)
     assert exits == [0]
-    assert "Some calls did not end" in caplog.text
+    assert "Some threads did not end" in caplog.text
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
@@ -242,7 +242,7 @@ def test_a_call_that_never_ends_does_not_keep_the_process() -> None:
             _, err = child.communicate(timeout=TIMEOUT)
             assert failure_of(stuck.result).code() is not grpc.StatusCode.DEADLINE_EXCEEDED
     assert child.returncode == 0
-    assert "Some calls did not end" in err
+    assert "Some threads did not end" in err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)

@@ -16,9 +16,9 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 
-from backend.cli.client import CHANNEL_OPTIONS
 from ktrdr.operations.v1 import operations_service_pb2
 from ktrdr.training.v1 import models_service_pb2, training_service_pb2
+from shared.rpc.channel import open_channel
 
 _SERVICES: tuple[ServiceDescriptor, ...] = (
     operations_service_pb2.DESCRIPTOR.services_by_name["OperationsService"],
@@ -102,7 +102,7 @@ class ScriptedBackend:
         Channels of one process with the same target and options share their
         connection, so this one is ready when the command's is.
         """
-        with grpc.insecure_channel(self.address, options=CHANNEL_OPTIONS) as channel:
+        with open_channel(self.address) as channel:
             grpc.channel_ready_future(channel).result(timeout=10)
 
     def _serve(self) -> grpc.Server:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from shared.clock import SystemClock
 from shared.operations.bridge import ProgressBridge
 from shared.operations.live import LiveOperation
 from shared.operations.model import (
@@ -156,12 +157,19 @@ class Setup:
     """A service on a fake clock and a store that can fail, with shortcuts."""
 
     def __init__(
-        self, *, cache_ttl: float = 1.0, refresh_waiters: int = 6, wait_slots: int = 16
+        self,
+        *,
+        cache_ttl: float = 1.0,
+        refresh_waiters: int = 6,
+        wait_slots: int = 16,
+        real_time: bool = False,
     ) -> None:
         self.clock = FakeClock()
         self.store = FlakyStore()
         limits = OperationsLimits(cache_ttl, refresh_waiters, wait_slots)
-        self.service = OperationsService(self.store, ME, limits=limits, clock=self.clock)
+        self.service = OperationsService(
+            self.store, ME, limits=limits, clock=SystemClock() if real_time else self.clock
+        )
 
     def pending(self, operation_id: str = "op") -> Worker:
         """Start an operation whose worker has not taken it up."""

@@ -10,7 +10,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from shared.clock import SystemClock
 from shared.operations.model import TRANSITIONS, OperationStatus, Progress
 from shared.operations.source import SourceReading
 from shared.rpc.errors import KtrdrError, UnavailableError
@@ -74,9 +73,7 @@ class Reader:
 @pytest.mark.parametrize("remote", [False, True], ids=["here", "elsewhere"])
 def test_every_reader_gets_every_metric_once(ending: str, remote: bool) -> None:
     total, readers = 3000, 5
-    host, front = Setup(), Setup(cache_ttl=0.001)
-    host.service._clock = host.service._refresher._clock = SystemClock()
-    front.service._clock = front.service._refresher._clock = SystemClock()
+    host, front = Setup(real_time=True), Setup(cache_ttl=0.001, real_time=True)
     worker = host.pending()
     if remote:
         front.service.start_operation(

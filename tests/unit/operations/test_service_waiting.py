@@ -5,7 +5,6 @@ from math import inf
 
 import pytest
 
-from shared.clock import SystemClock
 from shared.operations.model import OperationStatus
 from shared.operations.views import OperationView
 from shared.operations.waiting import Waiter
@@ -26,8 +25,14 @@ def setup() -> Setup:
 class Waiting:
     """One caller of WaitOperation, on a thread of its own."""
 
-    def __init__(self, setup: Setup, timeout: float = 60.0, deadline: float = inf) -> None:
-        self.waiter = Waiter()
+    def __init__(
+        self,
+        setup: Setup,
+        timeout: float = 60.0,
+        deadline: float = inf,
+        waiter: Waiter | None = None,
+    ) -> None:
+        self.waiter = waiter or Waiter()
         self._call = Background(
             lambda: setup.service.wait_operation("op", timeout, self.waiter, deadline=deadline)
         )
@@ -119,9 +124,8 @@ def test_an_unknown_operation_is_not_found(setup: Setup) -> None:
 def test_at_the_timeout_the_latest_state_is_answered_without_a_time_to_return(
     timeout: float,
 ) -> None:
-    setup = Setup()
+    setup = Setup(real_time=True)
     setup.running()
-    setup.service._clock = SystemClock()
 
     assert (S.RUNNING, None) == Waiting(setup, timeout).answer()
     assert (0, 16) == (waiters(setup), free_slots(setup))
@@ -206,6 +210,28 @@ def test_no_wake_up_is_lost_between_looking_and_waiting() -> None:
         call = Waiting(setup)
         setup.service.complete_operation("op", RESULT)
         assert (S.COMPLETED, None) == call.answer()
+
+
+class EndsWhenCleared(threading.Event):
+    """An event at whose clearing the operation ends: the worst moment there is."""
+
+    def __init__(self, setup: Setup) -> None:
+        super().__init__()
+        self._setup = setup
+
+    def clear(self) -> None:
+        """End the operation, and forget the wake-up."""
+        self._setup.service.complete_operation("op", RESULT)
+        super().clear()
+
+
+def test_a_wake_up_that_is_cleared_is_seen_all_the_same(setup: Setup) -> None:
+    setup.running()
+    waiter = Waiter()
+    waiter.event = EndsWhenCleared(setup)
+    waiter.event.set()
+
+    assert (S.COMPLETED, None) == Waiting(setup, waiter=waiter).answer()
 
 
 # ------------------------------------------------------------------ work elsewhere

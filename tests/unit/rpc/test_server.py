@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from shared.rpc import health
 from shared.rpc import server as server_module
 from shared.rpc.server import (
-    KEEPALIVE_MS,
     AddressError,
     RpcServer,
     ServerLimits,
@@ -296,9 +295,3 @@ def test_stopping_twice_or_before_the_start_does_no_harm() -> None:
 
 def test_there_is_a_thread_for_every_admitted_call_and_two_for_health() -> None:
     assert LIMITS.threads == 3 + 1 + 2 + 1 + 2
-
-
-def test_the_server_accepts_the_pings_of_our_own_channels() -> None:
-    options = dict(server_module._OPTIONS)
-    assert options["grpc.http2.min_ping_interval_without_data_ms"] <= KEEPALIVE_MS
-    assert options["grpc.keepalive_permit_without_calls"] == 1

@@ -1,0 +1,23 @@
+"""Channels to ktrdr servers, with the options that both ends agree on."""
+
+from __future__ import annotations
+
+import grpc
+
+KEEPALIVE_MS = 30_000
+"""How often an idle connection is probed. Servers allow pings twice as often."""
+
+# Without the backoff settings a restarted server stays unreachable for up to
+# half a minute. A proxy meant for the web has no place before our servers.
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 500),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.enable_http_proxy", 0),
+)
+
+
+def open_channel(address: str) -> grpc.Channel:
+    """Return a channel to a server; it connects when first used, and is the caller's to close."""
+    return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
