@@ -8,6 +8,7 @@ batches are 0-based, as a training loop counts them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from time import monotonic
 
 from shared.operations.bridge import ProgressBridge, Record, refuse_mutable
@@ -192,7 +193,19 @@ class TrainingProgressBridge(ProgressBridge):
             return self._in_training(
                 at, epoch + 1, epochs, (epoch + 1) * per_epoch, epochs * per_epoch, message
             )
-        return super()._resolve(record)
+        return self._between_epochs(super()._resolve(record))
+
+    def _between_epochs(self, progress: Progress) -> Progress:
+        """Progress of a phase that counts no epochs: those done so far, of those planned."""
+        done = next((e[2] + 1 for e in reversed(self._log) if e[1] == _EPOCH), 0)
+        per_epoch = self._batches_per_epoch
+        return replace(
+            progress,
+            current_step=done,
+            total_steps=self._total_epochs,
+            items_processed=done * per_epoch,
+            items_total=self._total_epochs * per_epoch or None,
+        )
 
     def _in_training(
         self, at: float, step: int, steps: int, done: int, total: int, message: str

@@ -312,3 +312,29 @@ def test_percentages_never_fall_whenever_they_are_read(reads: set[int], stop_aft
 
     assert sorted(seen) == seen
     assert [95.0, 98.0, 100.0] == seen[-3:]
+
+
+def test_phases_around_the_epochs_say_how_many_are_done_of_how_many() -> None:
+    bridge = TrainingProgressBridge(20)
+    bridge.on_phase("preprocessing")
+    before = bridge.get_status()
+    bridge.on_phase("training", total_batches=4)
+    bridge.on_epoch(0, 20, {"train_loss": 0.5})
+    bridge.on_epoch(1, 20, {"train_loss": 0.4})  # and then it stopped early
+    bridge.on_complete()
+    after = bridge.get_status()
+
+    assert before is not None
+    assert after is not None
+    assert (0, 20, 0, None) == (
+        before.current_step,
+        before.total_steps,
+        before.items_processed,
+        before.items_total,
+    )
+    assert (2, 20, 8, 80) == (
+        after.current_step,
+        after.total_steps,
+        after.items_processed,
+        after.items_total,
+    )
