@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import pytest
+
+from shared.operations.model import OperationStatus
+from shared.rpc.errors import (
+    HostUnreachableError,
+    OperationCancelledError,
+)
+from tests.support.sources import FakeRemoteSource
+from tests.unit.operations.fakes import (
+    RESULT,
+    Setup,
+    in_threads,
+    operation,
+)
+
+S = OperationStatus
+
+
+@pytest.fixture
+def setup() -> Setup:
+    return Setup()
+
+
+# -------------------------------------------------------------------- cancelling
+
+
+def test_a_running_operation_is_cancelling_until_its_worker_stops(setup: Setup) -> None:
+    worker = setup.running()
+
+    view = setup.service.cancel_operation("op", "too slow")
+
+    assert (S.CANCELLING, "too slow") == (view.operation.status, view.operation.cancel_reason)
+    assert view.operation.cancel_time is not None
+    assert (True, "too slow") == (worker.bridge.cancel.requested, worker.bridge.cancel.reason)
+    with pytest.raises(OperationCancelledError):
+        worker.report(1, "")
+    setup.service.fail_operation("op", OperationCancelledError("too slow"))
+    assert S.CANCELLED is setup.status()
+
+
+def test_a_pending_operation_is_cancelled_at_once(setup: Setup) -> None:
+    worker = setup.pending()
+
+    view = setup.service.cancel_operation("op", "changed my mind")
+
+    assert (S.CANCELLED, "changed my mind") == (view.operation.status, view.operation.cancel_reason)
+    assert worker.bridge.cancel.requested
+    assert not setup.service.begin_operation("op")
+    setup.service.run_operation("op", lambda: pytest.fail("it must not run"))
+
+
+def test_an_operation_without_a_source_is_cancelled_at_once(setup: Setup) -> None:
+    setup.unread()
+
+    assert S.CANCELLED is setup.service.cancel_operation("op").operation.status
+
+
+def test_a_second_cancellation_changes_nothing(setup: Setup) -> None:
+    setup.running()
+    first = setup.service.cancel_operation("op", "first")
+    setup.clock.advance(0.5)
+    second = setup.service.cancel_operation("op", "second")
+
+    assert first.operation == second.operation
+
+
+def test_cancelling_what_has_ended_changes_nothing(setup: Setup) -> None:
+    setup.running()
+    setup.service.complete_operation("op", RESULT)
+    before = setup.service.get_operation("op")
+
+    assert before == setup.service.cancel_operation("op", "late")
+
+
+def test_a_result_while_cancelling_wins(setup: Setup) -> None:
+    setup.running()
+    setup.service.cancel_operation("op", "late")
+    setup.service.complete_operation("op", RESULT)
+
+    ended = setup.service.get_operation("op").operation
+    assert (S.COMPLETED, RESULT, "late") == (ended.status, ended.result, ended.cancel_reason)
+
+
+def test_any_exception_while_cancelling_ends_cancelled_with_its_cause(setup: Setup) -> None:
+    setup.running()
+    setup.service.cancel_operation("op")
+    setup.service.fail_operation("op", ValueError("torn down"))
+
+    ended = setup.service.get_operation("op").operation
+    assert S.CANCELLED is ended.status
+    assert ended.error is not None
+    assert "WORKER_RAISED" == ended.error.metadata["cause_reason"]
+    assert "torn down" in ended.error.metadata["cause_message"]
+
+
+def test_a_cancellation_racing_with_begin_never_runs_what_it_ended() -> None:
+    for _ in range(50):
+        setup = Setup()
+        setup.pending()
+        began: list[bool] = []
+        act = (
+            lambda setup=setup: setup.service.cancel_operation("op"),
+            lambda setup=setup, began=began: began.append(setup.service.begin_operation("op")),
+        )
+        assert [] == in_threads(2, lambda index, act=act: act[index]())  # type: ignore[misc]  # bound now
+        assert setup.status() is (S.CANCELLING if began[0] else S.CANCELLED)
+
+
+def test_a_cancellation_racing_with_an_end_leaves_one_end() -> None:
+    for turn in range(50):
+        setup = Setup()
+        setup.running()
+        error = ValueError("no") if turn % 2 else None
+
+        def end(setup: Setup = setup, error: Exception | None = error) -> None:
+            if error is None:
+                setup.service.complete_operation("op", RESULT)
+            else:
+                setup.service.fail_operation("op", error)
+
+        act = (end, lambda setup=setup: setup.service.cancel_operation("op"))
+        assert [] == in_threads(2, lambda index, act=act: act[index]())  # type: ignore[misc]  # bound now
+        assert setup.status() in ({S.COMPLETED} if error is None else {S.FAILED, S.CANCELLED})
+        assert {} == setup.service._live
+
+
+def test_an_owner_that_cannot_be_told_changes_nothing(setup: Setup) -> None:
+    source = FakeRemoteSource(operation=operation(status=S.RUNNING))
+    setup.remote(source)
+    setup.service.get_operation("op")
+    source.cancel_error = HostUnreachableError("down")
+
+    with pytest.raises(HostUnreachableError):
+        setup.service.cancel_operation("op", "try")
+
+    assert S.RUNNING is setup.status()
+    source.cancel_error = None
+    assert S.CANCELLING is setup.service.cancel_operation("op", "again").operation.status
+    assert "again" == source.cancels[0][0]
+
+
+def test_an_owner_is_told_within_the_callers_time(setup: Setup) -> None:
+    source = FakeRemoteSource()
+    setup.remote(source)
+    setup.service.cancel_operation("op", deadline=setup.clock.monotonic() + 2)
+    assert [("", 2.0)] == source.cancels
+
+    late = FakeRemoteSource()
+    setup.remote(late, "late")
+    setup.service.cancel_operation("late", deadline=setup.clock.monotonic() - 1)
+    assert [("", 0.0)] == late.cancels
+
+
+def test_pending_work_elsewhere_is_cancelled_by_its_owner(setup: Setup) -> None:
+    source = FakeRemoteSource(operation=operation())
+    setup.remote(source)
+
+    assert S.PENDING is setup.service.cancel_operation("op").operation.status
+    source.operation = operation(status=S.CANCELLED)
+    setup.clock.advance(2)
+    assert S.CANCELLED is setup.status()
