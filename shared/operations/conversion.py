@@ -5,6 +5,8 @@ Outside servicers, stubs and modules like this one nobody sees a message.
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
@@ -69,11 +71,46 @@ def seconds(message: Duration) -> float:
 
 def view_to_proto(view: OperationView) -> pb.Operation:
     """Convert a snapshot without its metrics."""
-    message = operation_to_proto(view.operation)
+    message = pb.Operation()
+    _fill(message, operation_to_proto(view.operation), view)
+    return message
+
+
+class OperationMessages:
+    """Remembers the messages of the operations that were converted last.
+
+    Most answers are of a snapshot that was answered before: only how fresh it
+    is has changed. Safe to use from several threads.
+    """
+
+    def __init__(self, size: int = 256) -> None:
+        self._size = size
+        self._lock = threading.Lock()  # guards _kept
+        self._kept: OrderedDict[str, tuple[Operation, pb.Operation]] = OrderedDict()
+
+    def fill(self, message: pb.Operation, view: OperationView) -> None:
+        """Convert a snapshot without its metrics into `message`."""
+        _fill(message, self._of(view.operation), view)
+
+    def _of(self, operation: Operation) -> pb.Operation:
+        with self._lock:
+            kept = self._kept.get(operation.operation_id)
+        if kept is not None and kept[0] is operation:  # frozen, so the same is equal
+            return kept[1]
+        message = operation_to_proto(operation)
+        with self._lock:
+            self._kept[operation.operation_id] = (operation, message)
+            self._kept.move_to_end(operation.operation_id)
+            if len(self._kept) > self._size:
+                self._kept.popitem(last=False)
+        return message
+
+
+def _fill(message: pb.Operation, operation: pb.Operation, view: OperationView) -> None:
+    message.CopyFrom(operation)
     message.freshness.CopyFrom(freshness_to_proto(view.freshness))
     if view.liveness is not None:
         message.liveness.CopyFrom(liveness_to_proto(view.liveness))
-    return message
 
 
 def operation_to_proto(operation: Operation) -> pb.Operation:

@@ -35,6 +35,7 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
 
     def __init__(self, operations: OperationsService, clock: Clock | None = None) -> None:
         self._operations = operations
+        self._messages = conversion.OperationMessages()
         self._clock = clock or SystemClock()
 
     def GetOperation(  # noqa: N802  # the contract's name
@@ -51,7 +52,8 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
             metrics_limit=MAX_PAGE_METRICS if wants_metrics else 0,
             deadline=deadline_of(context, self._clock),
         )
-        response = pb.GetOperationResponse(operation=conversion.view_to_proto(view))
+        response = pb.GetOperationResponse()
+        self._messages.fill(response.operation, view)
         if wants_metrics:
             count = view.operation.metrics_count
             page = conversion.metrics_page(view.metrics, MAX_PAGE_BYTES)

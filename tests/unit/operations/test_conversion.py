@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ktrdr.operations.v1 import operation_pb2 as pb
+from shared.operations import conversion
+from shared.operations.conversion import OperationMessages, view_to_proto
+from shared.operations.model import Freshness, FreshnessSource, Liveness, Operation
+from shared.operations.views import OperationView
+from tests.unit.operations.fakes import operation
+
+
+def view(of: Operation, age: float) -> OperationView:
+    freshness = Freshness(age, FreshnessSource.BRIDGE, cached=True)
+    return OperationView(of, freshness, Liveness(worker_alive=True, last_report_age=age))
+
+
+def filled(messages: OperationMessages, of: OperationView) -> pb.Operation:
+    message = pb.Operation()
+    messages.fill(message, of)
+    return message
+
+
+def test_a_remembered_message_is_the_one_that_would_be_built() -> None:
+    messages, kept = OperationMessages(), operation()
+    for age in (0.0, 0.5):
+        assert view_to_proto(view(kept, age)) == filled(messages, view(kept, age))
+
+
+def test_an_operation_that_has_changed_is_converted_anew() -> None:
+    messages, kept = OperationMessages(), operation()
+    filled(messages, view(kept, 0.0))
+    changed = replace(kept, metrics_count=7)
+
+    assert 7 == filled(messages, view(changed, 0.0)).metrics_count
+
+
+def test_an_answer_does_not_change_what_is_remembered() -> None:
+    messages, kept = OperationMessages(), operation()
+    filled(messages, view(kept, 0.0)).metadata["mine"] = "changed"
+
+    assert "mine" not in filled(messages, view(kept, 0.0)).metadata
+
+
+def test_only_the_last_ones_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+    convert = conversion.operation_to_proto
+
+    def counted(of: Operation) -> pb.Operation:
+        built.append(of.operation_id)
+        return convert(of)
+
+    monkeypatch.setattr(conversion, "operation_to_proto", counted)
+    messages = OperationMessages(size=2)
+    first, second, third = (replace(operation(), operation_id=name) for name in "abc")
+    for kept in (first, first, second, third, third, first):
+        filled(messages, view(kept, 0.0))
+
+    assert ["a", "b", "c", "a"] == built
