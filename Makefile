@@ -22,7 +22,7 @@ setup: $(READY) ## Create .venv with ktrdr and everything needed to work on it
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else f"ktrdr needs Python 3.11 to 3.13, this is {v[0]}.{v[1]}: make setup PYTHON=python3.11")'
-	@echo "Setting up $(VENV); torch makes this a download of some 200 MB the first time ..."
+	@echo "Setting up $(VENV); torch makes this a large download the first time ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev

@@ -98,7 +98,7 @@ class LiveOperation:
         self._metrics: list[Metric] = []
         self._sent_at = -inf
         self._path: tuple[Hop, ...] = ()
-        self._last_report: float | None = None
+        self._last_report_age: float | None = None
         self._owner_liveness: Liveness | None = None
         self._worker: threading.Thread | None = None
         self._cancel_wanted: tuple[datetime, str] | None = None
@@ -125,7 +125,7 @@ class LiveOperation:
         """How many metrics have been adopted."""
         return len(self._metrics)
 
-    def state(self, cursor: int, limit: int, now: float) -> LiveState:
+    def state(self, cursor: int, limit: int) -> LiveState:
         """Copy the state and at most `limit` metrics from `cursor` on, of one instant."""
         with self.lock:
             kind = FreshnessSource.RECORD
@@ -136,16 +136,16 @@ class LiveOperation:
                 observed_at=max(self.observed_at, self._recorded_at),
                 source=kind,
                 path=self._path,
-                liveness=None if self.status.terminal else self._liveness(now),
+                liveness=None if self.status.terminal else self._liveness(),
                 metrics=tuple(self._metrics[cursor : cursor + limit]),
                 store_error=self.store_error,
             )
 
-    def _liveness(self, now: float) -> Liveness:
+    def _liveness(self) -> Liveness:
         if self._owner_liveness is not None:
             return self._owner_liveness
-        age = None if self._last_report is None else max(0.0, now - self._last_report)
-        return Liveness(self._worker is not None and self._worker.is_alive(), age)
+        alive = self._worker is not None and self._worker.is_alive()
+        return Liveness(alive, self._last_report_age)
 
     # ------------------------------------------------------------- transitions
 
@@ -242,7 +242,7 @@ class LiveOperation:
 
     # --------------------------------------------------------------- adoption
 
-    def adopt(self, reading: SourceReading, sent_at: float, arrived_at: float) -> bool:
+    def adopt(self, reading: SourceReading, sent_at: float) -> bool:
         """Take over what a read brought; False if it does not continue what is known.
 
         A delta counts only if it starts where the log ends and the operation
@@ -259,8 +259,7 @@ class LiveOperation:
             self._sent_at = sent_at
             self._path = reading.path
             self._owner_liveness = reading.liveness
-            if reading.last_report_age is not None:
-                self._last_report = arrived_at - reading.last_report_age
+            self._last_report_age = reading.last_report_age
             self._adopt_progress(reading.progress)
             if reading.operation is not None:
                 self._adopt_owner_state(reading.operation, last_page=not reading.has_more)

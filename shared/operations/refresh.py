@@ -191,7 +191,7 @@ class Refresher:
             sent_at, cursor = self._clock.monotonic(), live.metrics_count
             pending = source.begin_read(cursor, PAGE, flight.staleness, max(0.0, end - sent_at))
             reading = pending.result()
-            live.adopt(reading, sent_at, self._clock.monotonic())
+            live.adopt(reading, sent_at)
             goal = reading.metrics_count if goal is None else goal
             if live.sealed or live.metrics_count >= min(goal, reading.metrics_count):
                 live.land(flight, sent_at - reading.age)

@@ -341,7 +341,7 @@ class OperationsService:
         self, live: LiveOperation, refreshed: Refreshed, cursor: int, limit: int
     ) -> OperationView:
         now = self._clock.monotonic()
-        return view_of_live(live.state(cursor, limit, now), refreshed, self._owner.instance_id, now)
+        return view_of_live(live.state(cursor, limit), refreshed, self._owner.instance_id, now)
 
     def _open(self, operation_id: str) -> LiveOperation:
         with self._lock:

@@ -70,7 +70,7 @@ class Settler:
             while not live.sealed:
                 sent_at = self._clock.monotonic()
                 reading = source.begin_read(live.metrics_count, PAGE, 0.0, FULL_TIMEOUT).result()
-                if live.adopt(reading, sent_at, sent_at) and not reading.has_more:
+                if live.adopt(reading, sent_at) and not reading.has_more:
                     break
         except Exception:  # a bridge that cannot be read must not keep its operation open
             logger.exception("The bridge of operation %s could not be drained", live.operation_id)

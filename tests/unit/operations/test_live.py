@@ -69,7 +69,7 @@ def reading(
 
 
 def log_of(live: LiveOperation) -> list[int]:
-    return steps(live.state(0, 10**6, 0.0).metrics)
+    return steps(live.state(0, 10**6).metrics)
 
 
 def end(live: LiveOperation, decision: endings.Decision) -> None:
@@ -213,8 +213,8 @@ def test_a_result_after_a_cancellation_keeps_that_it_was_asked_for() -> None:
 
 
 def test_a_delta_is_adopted_where_the_log_ends(live: LiveOperation) -> None:
-    assert live.adopt(reading(0, 1, 2), 1.0, 1.0)
-    assert live.adopt(reading(2, 3), 2.0, 2.0)
+    assert live.adopt(reading(0, 1, 2), 1.0)
+    assert live.adopt(reading(2, 3), 2.0)
 
     assert [1, 2, 3] == log_of(live)
     assert 3 == live.record.operation.metrics_count
@@ -222,16 +222,16 @@ def test_a_delta_is_adopted_where_the_log_ends(live: LiveOperation) -> None:
 
 @pytest.mark.parametrize("cursor", [0, 1, 3])
 def test_a_delta_from_elsewhere_is_not_adopted(live: LiveOperation, cursor: int) -> None:
-    live.adopt(reading(0, 1, 2), 1.0, 1.0)
+    live.adopt(reading(0, 1, 2), 1.0)
 
-    assert not live.adopt(reading(cursor, 8, 9), 2.0, 2.0)
+    assert not live.adopt(reading(cursor, 8, 9), 2.0)
     assert [1, 2] == log_of(live)
 
 
 def test_a_reading_sent_before_the_one_adopted_is_dropped(live: LiveOperation) -> None:
-    live.adopt(reading(progress=Progress(50, "new")), 2.0, 2.0)
+    live.adopt(reading(progress=Progress(50, "new")), 2.0)
 
-    assert not live.adopt(reading(progress=Progress(50, "old")), 1.0, 3.0)
+    assert not live.adopt(reading(progress=Progress(50, "old")), 1.0)
     assert live.record.operation.progress is not None
     assert "new" == live.record.operation.progress.message
 
@@ -241,20 +241,18 @@ def test_nothing_is_adopted_after_the_last_drain() -> None:
     live.claim_ending(endings.completed(RESULT, DAY))
     sealed = live.seal()
 
-    assert not live.adopt(reading(0, 1), 1.0, 1.0)
+    assert not live.adopt(reading(0, 1), 1.0)
     assert sealed is not None
     assert [] == sealed[1]
 
 
 def test_a_shorter_log_keeps_ours_and_brings_the_owners_state(live: LiveOperation) -> None:
-    live.adopt(reading(0, 1, 2, 3, progress=Progress(60, "far")), 1.0, 1.0)
+    live.adopt(reading(0, 1, 2, 3, progress=Progress(60, "far")), 1.0)
     restarted = operation(
         status=S.FAILED, end_time=LATER, error=OperationError(Code.UNAVAILABLE, "X", "restarted")
     )
 
-    assert live.adopt(
-        reading(3, count=1, progress=Progress(10, "lost"), operation=restarted), 2.0, 2.0
-    )
+    assert live.adopt(reading(3, count=1, progress=Progress(10, "lost"), operation=restarted), 2.0)
 
     assert [1, 2, 3] == log_of(live)
     assert live.record.operation.progress == Progress(60, "far")
@@ -262,18 +260,18 @@ def test_a_shorter_log_keeps_ours_and_brings_the_owners_state(live: LiveOperatio
 
 
 def test_progress_that_falls_is_not_adopted(live: LiveOperation) -> None:
-    live.adopt(reading(progress=Progress(60, "far")), 1.0, 1.0)
-    live.adopt(reading(progress=Progress(59, "back")), 2.0, 2.0)
-    live.adopt(reading(progress=None), 3.0, 3.0)
+    live.adopt(reading(progress=Progress(60, "far")), 1.0)
+    live.adopt(reading(progress=Progress(59, "back")), 2.0)
+    live.adopt(reading(progress=None), 3.0)
 
     assert live.record.operation.progress == Progress(60, "far")
 
 
 def test_the_update_time_follows_the_workers_reports(live: LiveOperation) -> None:
-    live.adopt(reading(progress=Progress(1, update_time=LATER)), 1.0, 1.0)
+    live.adopt(reading(progress=Progress(1, update_time=LATER)), 1.0)
     assert LATER == live.record.operation.update_time
 
-    live.adopt(reading(progress=Progress(2, update_time=DAY)), 2.0, 2.0)
+    live.adopt(reading(progress=Progress(2, update_time=DAY)), 2.0)
     assert LATER == live.record.operation.update_time
 
 
@@ -291,7 +289,7 @@ def test_an_owners_state_may_skip_but_never_goes_back(
     ours: OperationStatus, theirs: OperationStatus, expected: OperationStatus
 ) -> None:
     live = LiveOperation(record(status=ours), 0.0)
-    live.adopt(reading(operation=operation(status=theirs, start_time=LATER)), 1.0, 1.0)
+    live.adopt(reading(operation=operation(status=theirs, start_time=LATER)), 1.0)
 
     assert expected is live.status
     assert LATER == live.record.operation.start_time
@@ -304,7 +302,7 @@ def test_an_owners_ending_is_taken_from_any_open_state(
 ) -> None:
     live = LiveOperation(record(status=ours), 0.0)
     live.adopt(
-        reading(0, 1, operation=operation(status=theirs, end_time=LATER, result=RESULT)), 1.0, 1.0
+        reading(0, 1, operation=operation(status=theirs, end_time=LATER, result=RESULT)), 1.0
     )
 
     assert ours is live.status
@@ -313,22 +311,22 @@ def test_an_owners_ending_is_taken_from_any_open_state(
 
 def test_an_owners_ending_comes_only_with_its_last_metrics(live: LiveOperation) -> None:
     done = operation(status=S.COMPLETED, end_time=LATER, result=RESULT)
-    live.adopt(reading(0, 1, 2, count=3, operation=done), 1.0, 1.0)
+    live.adopt(reading(0, 1, 2, count=3, operation=done), 1.0)
     assert (S.PENDING, None) == (live.status, live.ending)
 
-    live.adopt(reading(2, 3, count=3, operation=done), 2.0, 2.0)
+    live.adopt(reading(2, 3, count=3, operation=done), 2.0)
     assert live.ending == Ending(S.COMPLETED, LATER, RESULT)
 
 
 def test_an_owner_without_an_end_time_ended_when_it_was_last_updated(live: LiveOperation) -> None:
-    live.adopt(reading(operation=operation(status=S.FAILED, update_time=LATER)), 1.0, 1.0)
+    live.adopt(reading(operation=operation(status=S.FAILED, update_time=LATER)), 1.0)
 
     assert live.ending == Ending(S.FAILED, LATER)
 
 
 def test_an_owners_cancellation_is_recorded(live: LiveOperation) -> None:
     theirs = operation(status=S.CANCELLING, cancel_time=LATER, cancel_reason="by another")
-    live.adopt(reading(operation=theirs), 1.0, 1.0)
+    live.adopt(reading(operation=theirs), 1.0)
 
     ours = live.record.operation
     assert (LATER, "by another") == (ours.cancel_time, ours.cancel_reason)
@@ -338,9 +336,9 @@ def test_an_owners_cancellation_is_recorded(live: LiveOperation) -> None:
 
 
 def test_a_state_is_a_copy(live: LiveOperation) -> None:
-    live.adopt(reading(0, 1, 2), 1.0, 1.0)
-    state = live.state(1, 5, 1.0)
-    live.adopt(reading(2, 3), 2.0, 2.0)
+    live.adopt(reading(0, 1, 2), 1.0)
+    state = live.state(1, 5)
+    live.adopt(reading(2, 3), 2.0)
 
     assert ([2], 2) == (steps(state.metrics), state.operation.metrics_count)
 
@@ -349,7 +347,7 @@ def test_what_was_never_read_is_known_since_it_was_recorded() -> None:
     live = LiveOperation(record(), 7.0)
     live.source = FakeRemoteSource()
 
-    state = live.state(0, 0, 9.0)
+    state = live.state(0, 0)
 
     assert (7.0, FreshnessSource.RECORD) == (state.observed_at, state.source)
     assert -inf == live.observed_at
@@ -358,47 +356,51 @@ def test_what_was_never_read_is_known_since_it_was_recorded() -> None:
 def test_what_was_read_is_known_since_the_read_was_sent(live: LiveOperation) -> None:
     live.source = FakeRemoteSource()
     hop = Hop("host", FreshnessSource.BRIDGE, cached=False, age=0.0)
-    live.adopt(reading(path=(hop,)), 5.0, 6.0)
+    live.adopt(reading(path=(hop,)), 5.0)
     live.land(Flight(1, 5.0, 0.0), 5.0)
     live.land(Flight(2, 4.0, 0.0), 4.0)
 
-    state = live.state(0, 0, 9.0)
+    state = live.state(0, 0)
 
     assert (5.0, FreshnessSource.REMOTE, (hop,)) == (state.observed_at, state.source, state.path)
 
 
 def test_the_worker_is_alive_as_long_as_its_thread(live: LiveOperation) -> None:
-    assert live.state(0, 0, 1.0).liveness == Liveness(worker_alive=False)
+    assert live.state(0, 0).liveness == Liveness(worker_alive=False)
 
     worker = threading.Thread(target=lambda: None)
     worker.start()
     worker.join()
     live.begin(worker, DAY)
-    assert live.state(0, 0, 1.0).liveness == Liveness(worker_alive=False)
+    assert live.state(0, 0).liveness == Liveness(worker_alive=False)
 
-    assert begun().state(0, 0, 1.0).liveness == Liveness(worker_alive=True)
+    assert begun().state(0, 0).liveness == Liveness(worker_alive=True)
 
 
-def test_the_age_of_the_last_report_grows_between_reads(live: LiveOperation) -> None:
-    live.adopt(reading(last_report_age=2.0), 10.0, 10.0)
+def test_the_age_of_the_last_report_is_that_of_the_observed_instant(live: LiveOperation) -> None:
+    live.adopt(reading(last_report_age=2.0), 10.0)
+    before = live.state(0, 0).liveness
+    live.adopt(reading(last_report_age=0.5), 11.0)
+    after = live.state(0, 0).liveness
 
-    liveness = live.state(0, 0, 13.0).liveness
-    assert liveness is not None
-    assert pytest.approx(5.0) == liveness.last_report_age
+    assert (2.0, 0.5) == (
+        before and before.last_report_age,
+        after and after.last_report_age,
+    )
 
 
 def test_liveness_of_work_elsewhere_is_the_owners(live: LiveOperation) -> None:
     theirs = Liveness(worker_alive=True, last_report_age=0.5)
-    live.adopt(reading(liveness=theirs), 1.0, 1.0)
+    live.adopt(reading(liveness=theirs), 1.0)
 
-    assert theirs == live.state(0, 0, 9.0).liveness
+    assert theirs == live.state(0, 0).liveness
 
 
 def test_what_has_ended_has_no_liveness() -> None:
     live = begun()
     end(live, endings.completed(RESULT, DAY))
 
-    assert live.state(0, 0, 1.0).liveness is None
+    assert live.state(0, 0).liveness is None
 
 
 # ---------------------------------------------------------------------- waiting
@@ -434,7 +436,7 @@ def test_nobody_waits_upstream_for_a_bridge_or_nothing(live: LiveOperation) -> N
 
 def test_nobody_waits_upstream_once_the_end_is_known(live: LiveOperation) -> None:
     live.source = FakeRemoteSource()
-    live.adopt(reading(operation=operation(status=S.FAILED)), 1.0, 1.0)
+    live.adopt(reading(operation=operation(status=S.FAILED)), 1.0)
 
     assert live.lead_upstream_wait() is None
 
@@ -495,7 +497,7 @@ class AdoptionMachine(RuleBasedStateMachine):
 
     def _arrive(self, news: SourceReading, sent_at: float) -> bool:
         known = self.live.ending
-        adopted = self.live.adopt(news, sent_at, self.clock)
+        adopted = self.live.adopt(news, sent_at)
         if self.live.ending is not known:
             self.ended_with = news.metrics_count
         return adopted

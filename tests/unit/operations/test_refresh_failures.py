@@ -29,7 +29,7 @@ def its() -> Refreshing:
 
 
 def log_of(live: LiveOperation) -> list[int]:
-    return steps(live.state(0, 10**6, 0.0).metrics)
+    return steps(live.state(0, 10**6).metrics)
 
 
 # --------------------------------------------------------------------- failures

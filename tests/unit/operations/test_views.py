@@ -19,10 +19,10 @@ FAR = Hop("host", FreshnessSource.BRIDGE, cached=True, age=0.25)
 def test_the_age_is_the_sum_and_the_path_goes_from_here_to_the_worker() -> None:
     live = LiveOperation(record(), 0.0)
     live.source = FakeRemoteSource()
-    live.adopt(SourceReading(0, (metric(1),), 1, None, path=(FAR,)), 10.0, 10.0)
+    live.adopt(SourceReading(0, (metric(1),), 1, None, path=(FAR,)), 10.0)
     live.land(Flight(1, 10.0, 0.0), 9.75)
 
-    view = view_of_live(live.state(0, 9, 12.0), Refreshed(cached=True), "me", 12.0)
+    view = view_of_live(live.state(0, 9), Refreshed(cached=True), "me", 12.0)
 
     assert (2.25, FreshnessSource.REMOTE, True, None) == (
         view.freshness.age,
@@ -38,7 +38,7 @@ def test_a_read_that_failed_is_said() -> None:
     live = LiveOperation(record(), 10.0)
     error = HostUnreachableError("no answer")
 
-    view = view_of_live(live.state(0, 0, 12.0), Refreshed(cached=True, error=error), "me", 12.0)
+    view = view_of_live(live.state(0, 0), Refreshed(cached=True, error=error), "me", 12.0)
 
     assert view.freshness.refresh_error == OperationError.of(error)
     assert (2.0, FreshnessSource.RECORD) == (view.freshness.age, view.freshness.source)
@@ -49,7 +49,7 @@ def test_a_store_that_is_away_is_said() -> None:
     live.source = BridgeSource(Worker().bridge)
     live.store_error = OperationError(Code.UNAVAILABLE, "STORE_UNAVAILABLE", "away")
 
-    view = view_of_live(live.state(0, 0, 10.0), Refreshed(cached=False), "me", 10.0)
+    view = view_of_live(live.state(0, 0), Refreshed(cached=False), "me", 10.0)
 
     assert live.store_error == view.freshness.refresh_error
 
@@ -62,7 +62,7 @@ def test_what_has_ended_is_a_record_of_no_age() -> None:
     assert sealed is not None
     live.publish(sealed[0])
 
-    view = view_of_live(live.state(0, 0, 50.0), Refreshed(cached=True), "me", 50.0)
+    view = view_of_live(live.state(0, 0), Refreshed(cached=True), "me", 50.0)
 
     assert view == view_of_record(live.record.operation, (), "me")
     assert (0.0, FreshnessSource.RECORD, False, None) == (

@@ -291,9 +291,13 @@ class Progress(_message.Message):
     message: _builtins.str
     """One line for people: "Epoch 3/20, batch 41/97"."""
     phase: _builtins.str
-    """The part of the work: "preprocessing", "training", "evaluation", "saving"."""
+    """The part of the work. In a training: "preprocessing", "preparation",
+    "training", "evaluation", "saving", then "completed" or "cancelled".
+    """
     current_step: _builtins.int
-    """The step at hand, 1-based; an epoch in a training. 0 before the first."""
+    """The step at hand, 1-based; an epoch in a training, and after its last one
+    how many there were. 0 before the first.
+    """
     total_steps: _builtins.int
     """How many steps there are. Unset while unknown."""
     items_processed: _builtins.int
