@@ -45,7 +45,7 @@ def build_backend(settings: BackendSettings, store: OperationStore, bars: BarSou
         owner,
         limits=OperationsLimits(
             cache_ttl=settings.cache_ttl,
-            refresh_waiters=settings.refresh_waiters,
+            refresh_waiters=settings.refresh_waiters or max(1, settings.read_limit // 4),
             wait_slots=settings.wait_limit,
         ),
     )

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
 STRATEGY = Path("strategies/momentum_demo.yaml")
@@ -96,14 +98,34 @@ def train(address: str, home: Path) -> int:
     return subprocess.run(command, cwd=ROOT, env=_clean_environment(), check=False).returncode  # noqa: S603  # our own program
 
 
-def main() -> int:
-    """Run the demo; return the exit code of the training."""
-    home = ROOT / HOME
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir()
+def _short(path: Path) -> Path:
+    """The path as seen from the checkout, if it lies there."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main(home: Path | None = None) -> int:
+    """Run the demo; return the exit code of the training.
+
+    Its files go to `home`, a folder of the caller's, or to `.ktrdr-demo`, which
+    is emptied first.
+    """
+    # Told to stop in whichever way, the demo stops its backend first.
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    if home is None:
+        home = ROOT / HOME
+        shutil.rmtree(home, ignore_errors=True)
+        home.mkdir()
     try:
         with running_backend(home) as address:
-            print(f"A backend is running on {address} (log: {HOME / 'backend.log'}).", flush=True)
+            print(
+                f"A backend is running on {address} (log: {_short(home / 'backend.log')}).",
+                flush=True,
+            )
             code = train(address, home)
     except DemoError as error:
         print(error, file=sys.stderr)
@@ -111,7 +133,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nThe demo was interrupted; its backend has been stopped.", file=sys.stderr)
         return 130
-    print(f"The backend has been stopped. Model, picture and log are in {HOME}.")
+    print(f"The backend has been stopped. Model, picture and log are in {_short(home)}.")
     return code
 
 

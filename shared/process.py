@@ -60,7 +60,9 @@ def serve_until_stopped(
 
     _on_stop_signals(tell)
     sys.setswitchinterval(SWITCH_INTERVAL)
-    address = server.start()
+    address = server.bind()
+    operations.advertise(address)
+    server.start()
     print(f"{name} ready on {address}", flush=True)  # noqa: T201  # the line starters wait for
     told.get()
     if not stop(server, operations, pool, grace=grace):

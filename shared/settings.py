@@ -69,8 +69,8 @@ class ProcessSettings(BaseSettings):
     start_limit: int = Field(default=4, ge=1, le=1000)
     """Calls that start operations at once."""
 
-    refresh_waiters: int = Field(default=6, ge=1, le=1000)
-    """Callers that may wait for one remote host at once; a quarter of read_limit is right."""
+    refresh_waiters: int | None = Field(default=None, ge=1, le=1000)
+    """Callers that may wait for one remote host at once; unset: a quarter of read_limit."""
 
     shutdown_grace: float = Field(default=5.0, ge=0, le=3600, allow_inf_nan=False)
     """Seconds running work gets to finish when the process is told to stop."""

@@ -64,7 +64,7 @@ class ProgressBridge:
         self._lock = threading.RLock()
         self._latest: Record | None = None
         self._log: list[Record] = []
-        self._high_water = 0.0
+        self._high_water: float | None = None
         self._anchor = (datetime.now(UTC), monotonic())
 
     # ------------------------------------------------------------- for readers
@@ -152,7 +152,8 @@ class ProgressBridge:
         progress = self._resolve(record)
         with self._lock:
             if progress.percentage is not None:
-                self._high_water = max(self._high_water, min(100.0, progress.percentage))
+                known = min(100.0, progress.percentage)
+                self._high_water = max(known, self._high_water or 0.0)
             return replace(progress, percentage=self._high_water, update_time=self._wall(record[0]))
 
     def _resolve(self, record: Record) -> Progress:

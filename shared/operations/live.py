@@ -26,7 +26,7 @@ from shared.operations.model import (
     Progress,
 )
 from shared.operations.source import OperationSource, SourceReading
-from shared.rpc.errors import FailedPreconditionError
+from shared.rpc.errors import FailedPreconditionError, KtrdrError, StoreUnavailableError
 
 _ORDER = {
     OperationStatus.PENDING: 0,
@@ -69,7 +69,7 @@ class Flight:
         self.sent_at = sent_at
         self.staleness = staleness
         """What the owner was allowed to answer from its cache, seconds."""
-        self.error: BaseException | None = None
+        self.error: KtrdrError | None = None
         """Why it failed; None if it landed or was given up by its own reader."""
         self.done = threading.Event()
 
@@ -119,6 +119,14 @@ class LiveOperation:
     def unstored(self) -> bool:
         """Whether it has ended and the store would not take it yet."""
         return self.ending is not None and self.store_error is not None
+
+    def raise_if_unstored(self) -> None:
+        """Raise StoreUnavailableError if its end is decided and cannot be shown yet."""
+        with self.lock:
+            if self.ending is None or self.store_error is None or self.status.terminal:
+                return
+            message = self.store_error.message
+        raise StoreUnavailableError(message, metadata={"operation_id": self.operation_id})
 
     @property
     def metrics_count(self) -> int:
@@ -270,6 +278,11 @@ class LiveOperation:
         with self.lock:
             if flight.staleness == 0:
                 self.landed = max(self.landed, flight.number)
+            self.observed_at = max(self.observed_at, observed_at)
+
+    def drained(self, observed_at: float) -> None:
+        """Note that the last drain brought everything there was at `observed_at`."""
+        with self.lock:
             self.observed_at = max(self.observed_at, observed_at)
 
     def _adopt_progress(self, progress: Progress | None) -> None:

@@ -113,13 +113,14 @@ class Refresher:
                 flight, lead = self._board(live, source, staleness)
             if lead:
                 error = self._fly(live, source, flight, left, timeout)
-                error = error or self._late(live, source, staleness)
-                return Refreshed(cached=False, error=error)
+                if error is not None:
+                    return Refreshed(cached=True, error=error)
+                return Refreshed(cached=False, error=self._late(live, source, staleness))
             if not flight.done.wait(max(0.0, left)):
                 return Refreshed(cached=True, error=_slow(live, timeout))
             shared = flight.sent_at - flight.staleness >= asked_at - staleness
-            if flight.error is not None and shared and isinstance(flight.error, KtrdrError):
-                return Refreshed(cached=False, error=flight.error)
+            if flight.error is not None and shared:
+                return Refreshed(cached=True, error=flight.error)
 
     def _late(
         self, live: LiveOperation, source: OperationSource, staleness: float
@@ -200,13 +201,7 @@ class Refresher:
                 return _stuck(live, cursor)
             if self._clock.monotonic() >= end:
                 return _slow(live, left)
-        logger.debug(
-            "Refreshed operation %s from %s (cursor %d → %d)",
-            live.operation_id,
-            source.kind.value.lower(),
-            first_cursor,
-            live.metrics_count,
-        )
+        log_refresh(live, source, first_cursor)
         return None
 
     def _log_hit(self, live: LiveOperation, now: float) -> None:
@@ -262,6 +257,17 @@ class Refresher:
             self._waiting[target] -= 1
             if not self._waiting[target]:
                 del self._waiting[target]
+
+
+def log_refresh(live: LiveOperation, source: OperationSource, first_cursor: int) -> None:
+    """Say at debug level how far a read has brought the cursor."""
+    logger.debug(
+        "Refreshed operation %s from %s (cursor %d → %d)",
+        live.operation_id,
+        source.kind.value.lower(),
+        first_cursor,
+        live.metrics_count,
+    )
 
 
 def _fresh(live: LiveOperation, staleness: float, asked_at: float, after: int) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 
 from shared.clock import Clock, SystemClock
@@ -102,6 +102,10 @@ class OperationsService:
         self._lock = threading.Lock()
         self._live: dict[str, LiveOperation] = {}
         self._stopping = False
+
+    def advertise(self, address: str) -> None:
+        """Say where this process listens; records made from now on name it."""
+        self._owner = replace(self._owner, address=address)
 
     # ---------------------------------------------------------------- starting
 
@@ -249,8 +253,10 @@ class OperationsService:
             return self._recorded(operation_id, metrics_cursor, metrics_limit)
         staleness = self._ttl if max_staleness is None else max_staleness
         refreshed = self._refresh(live, staleness, deadline)
-        if refreshed.error is not None and max_staleness is not None:
-            raise _strict(refreshed.error)
+        if max_staleness is not None:
+            if refreshed.error is not None:
+                raise _strict(refreshed.error)
+            live.raise_if_unstored()
         return self._view(live, refreshed, metrics_cursor, metrics_limit)
 
     def get_metrics(
@@ -314,8 +320,10 @@ class OperationsService:
             return (self._terminal(kept, 0, 0) if kept is not None else None), None
         source = live.source
         refreshed = self._refresh(live, self._ttl, deadline)
-        down = isinstance(refreshed.error, HostUnreachableError) and source is not None
-        return self._view(live, refreshed, 0, 0), source.target if down and source else None
+        view = self._view(live, refreshed, 0, 0)
+        if source is None or not isinstance(refreshed.error, HostUnreachableError):
+            return view, None
+        return view, source.target
 
     def _refresh(self, live: LiveOperation, staleness: float, deadline: float) -> Refreshed:
         refreshed = self._refresher.refresh(live, staleness, deadline)
@@ -340,8 +348,10 @@ class OperationsService:
     def _view(
         self, live: LiveOperation, refreshed: Refreshed, cursor: int, limit: int
     ) -> OperationView:
+        # The clock is read after the state: a read may land in between.
+        state = live.state(cursor, limit)
         now = self._clock.monotonic()
-        return view_of_live(live.state(cursor, limit), refreshed, self._owner.instance_id, now)
+        return view_of_live(state, refreshed, self._owner.instance_id, now)
 
     def _open(self, operation_id: str) -> LiveOperation:
         with self._lock:

@@ -11,7 +11,7 @@ import logging
 from shared.clock import Clock
 from shared.operations.live import LiveOperation
 from shared.operations.model import FreshnessSource, Operation, OperationError, OperationStatus
-from shared.operations.refresh import FULL_TIMEOUT, PAGE
+from shared.operations.refresh import FULL_TIMEOUT, PAGE, log_refresh
 from shared.operations.store import OperationStore
 from shared.rpc.errors import StoreUnavailableError
 
@@ -66,11 +66,14 @@ class Settler:
         source = live.source
         if source is None or source.kind is not FreshnessSource.BRIDGE:
             return
+        first_cursor = live.metrics_count
         try:
             while not live.sealed:
                 sent_at = self._clock.monotonic()
                 reading = source.begin_read(live.metrics_count, PAGE, 0.0, FULL_TIMEOUT).result()
                 if live.adopt(reading, sent_at) and not reading.has_more:
+                    live.drained(sent_at)
+                    log_refresh(live, source, first_cursor)
                     break
         except Exception:  # a bridge that cannot be read must not keep its operation open
             logger.exception("The bridge of operation %s could not be drained", live.operation_id)

@@ -98,8 +98,8 @@ class RpcServer:
             pool=MethodAwarePool(),  # type: ignore[arg-type]  # only its look-ups are used
         )
 
-    def start(self) -> str:
-        """Listen and serve; return the real address. Raises AddressError."""
+    def bind(self) -> str:
+        """Take the port and return the real address; `start` serves. Raises AddressError."""
         host = self._address.rpartition(":")[0]
         try:
             port = self._server.add_insecure_port(self._address)
@@ -108,8 +108,11 @@ class RpcServer:
                 f"Cannot listen on {self._address}: the port is taken or the address is not "
                 "this machine's. Choose another, or port 0 for any that is free."
             ) from error
-        self._server.start()
         return f"{host}:{port}"
+
+    def start(self) -> None:
+        """Serve at the address that was bound."""
+        self._server.start()
 
     def announce_stopping(self) -> None:
         """Answer NOT_SERVING to health checks from now on; calls are still served."""

@@ -8,7 +8,6 @@ batches are 0-based, as a training loop counts them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from time import monotonic
 
 from shared.operations.bridge import ProgressBridge, Record, refuse_mutable
@@ -177,6 +176,20 @@ class TrainingProgressBridge(ProgressBridge):
             **fields,
         )
 
+    def _publish_state(
+        self, percentage: float | None, message: str, fields: Mapping[str, object]
+    ) -> None:
+        """Publish a state that counts no batches itself: the counts stay as they were."""
+        last = self.get_status() or Progress()
+        total = self._total_epochs * self._batches_per_epoch
+        counts = {
+            "current_step": last.current_step,
+            "total_steps": self._total_epochs,
+            "items_processed": last.items_processed,
+            "items_total": total or last.items_total,
+        }
+        super()._publish_state(percentage, message, {**counts, **fields})
+
     # ------------------------------------------------------- resolving, at read
 
     def _resolve(self, record: Record) -> Progress:
@@ -188,24 +201,19 @@ class TrainingProgressBridge(ProgressBridge):
             return self._in_training(at, epoch + 1, epochs, done, total, message)
         if record[1] == _EPOCH:
             at, _, epoch, epochs, _ = record
-            per_epoch = self._batches_per_epoch or 1
+            per_epoch = self._per_epoch()
             message = f"Epoch {epoch + 1}/{epochs}"
             return self._in_training(
                 at, epoch + 1, epochs, (epoch + 1) * per_epoch, epochs * per_epoch, message
             )
-        return self._between_epochs(super()._resolve(record))
+        return super()._resolve(record)
 
-    def _between_epochs(self, progress: Progress) -> Progress:
-        """Progress of a phase that counts no epochs: those done so far, of those planned."""
-        done = next((e[2] + 1 for e in reversed(self._log) if e[1] == _EPOCH), 0)
-        per_epoch = self._batches_per_epoch
-        return replace(
-            progress,
-            current_step=done,
-            total_steps=self._total_epochs,
-            items_processed=done * per_epoch,
-            items_total=self._total_epochs * per_epoch or None,
-        )
+    def _per_epoch(self) -> int:
+        """Batches per epoch, as announced or as the last batch said."""
+        latest = self._latest
+        if not self._batches_per_epoch and latest is not None and latest[1] == _BATCH:
+            return max(1, int(latest[4]))
+        return self._batches_per_epoch or 1
 
     def _in_training(
         self, at: float, step: int, steps: int, done: int, total: int, message: str

@@ -100,10 +100,7 @@ class TrainingOrchestrator:
         result = self._result(prepared, dataset, trained, self._clock.monotonic() - started)
         saved = self._save(dataset, trained, result)
         self._bridge.on_complete(f"Saved {saved.name}")
-        return replace(
-            saved.result,
-            duration=self._clock.monotonic() - started,
-        )
+        return saved.result
 
     def _preprocess(self) -> Preprocessed:
         self._bridge.on_phase("preprocessing", "Reading bars")

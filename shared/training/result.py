@@ -56,7 +56,7 @@ class TrainingResult:
     """Start of the last bar used."""
     seed: int
     duration: float
-    """Seconds from the start of the work to its end."""
+    """Seconds from the start of the work until the model was ready to be saved."""
     samples_per_second: float
     """Training samples seen per second of the training phase."""
     warnings: tuple[str, ...] = ()

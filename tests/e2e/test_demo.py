@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,22 @@ def test_make_demo_trains_on_real_prices_shows_progress_and_leaves_no_process() 
     model = _path_after("path", done.stdout)
     assert (model / "weights.safetensors").is_file()
     assert [] == _backends_of(ROOT / ".ktrdr-demo")
+
+
+def test_a_demo_that_is_told_to_stop_stops_its_backend(tmp_path: Path) -> None:
+    code = "import sys, pathlib, backend.demo as d; sys.exit(d.main(pathlib.Path(sys.argv[1])))"
+    demo = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if line.startswith("Started"):
+            break
+    demo.send_signal(signal.SIGTERM)
+    demo.communicate(timeout=30)
+
+    assert 130 == demo.returncode
+    assert [] == _backends_of(tmp_path)
 
 
 def _path_after(word: str, text: str) -> Path:

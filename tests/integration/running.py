@@ -117,7 +117,9 @@ def running_backend(home: Path, **settings: Any) -> Iterator[RunningBackend]:
     }
     backend = build_backend(BackendSettings(**values), MemoryOperationStore(), BARS)
     scripted = ScriptedOperations(backend)
-    address = backend.server.start()
+    address = backend.server.bind()
+    backend.operations.advertise(address)
+    backend.server.start()
     with grpc.insecure_channel(address) as channel:
         running = RunningBackend(
             backend=backend,

@@ -150,7 +150,8 @@ def service_of(
 def served(services: Sequence[ServedService], limits: ServerLimits | None = None) -> Iterator[Wire]:
     """Serve on a free port for as long as the block runs."""
     server = RpcServer(services, LOOPBACK, limits or ServerLimits())
-    address = server.start()
+    address = server.bind()
+    server.start()
     channel = grpc.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),))
     try:
         yield Wire(server, address, channel)

@@ -66,7 +66,9 @@ def make_targets() -> set[str]:
 def settings() -> dict[str, str]:
     """Every environment variable with its default."""
     return {
-        str(field.validation_alias or f"KTRDR_{name.upper()}"): str(field.default)
+        str(field.validation_alias or f"KTRDR_{name.upper()}"): "unset"
+        if field.default is None
+        else str(field.default)
         for name, field in BackendSettings.model_fields.items()
     }
 

@@ -85,11 +85,15 @@ class Parts:
         self._joins = iter(joins)
         self._ends = ends
 
-    def start(self) -> str:
+    def bind(self) -> str:
+        """Name an address."""
+        self.told.append("bind")
+        return "127.0.0.1:7"
+
+    def start(self) -> None:
         """Be told to stop at once."""
         self.told.append("start")
         signal.raise_signal(signal.SIGTERM)
-        return "127.0.0.1:7"
 
     def __getattr__(self, name: str) -> Any:
         """Write down any other call."""
@@ -199,7 +203,7 @@ def test_a_signal_during_the_start_is_not_lost(capsys: pytest.CaptureFixture[str
     parts: Any = Parts()
     serve_until_stopped("probe", parts, parts, parts, grace=0.5)
     assert capsys.readouterr().out == "probe ready on 127.0.0.1:7\n"
-    assert (parts.told[0], parts.told[-1]) == ("start", "stop")
+    assert (parts.told[:3], parts.told[-1]) == (["bind", "advertise", "start"], "stop")
     assert pytest.approx(SWITCH_INTERVAL, rel=0.01) == sys.getswitchinterval()
 
 

@@ -39,7 +39,7 @@ def test_an_empty_environment_gives_the_defaults(monkeypatch: pytest.MonkeyPatch
     assert settings.backend_address == "127.0.0.1:50051"
     assert (settings.cache_ttl, settings.log_level, settings.log_format) == (1.0, "INFO", "text")
     assert (settings.read_limit, settings.wait_limit) == (24, 16)
-    assert settings.refresh_waiters == settings.read_limit // 4
+    assert settings.refresh_waiters is None  # a quarter of read_limit, as it is then
     assert settings.home.name == ".ktrdr"
 
 

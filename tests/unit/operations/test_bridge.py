@@ -126,13 +126,14 @@ def test_thread_safety_concurrent_access() -> None:
 @given(st.lists(st.none() | st.floats(allow_infinity=False), min_size=1, max_size=20))
 def test_the_percentage_never_falls_and_stays_in_range(reported: list[float | None]) -> None:
     worker = Worker()
-    seen = [0.0]
+    seen: list[float] = []
     for percentage in reported:
         worker.report(percentage, "")
         status = worker.bridge.get_status()
         assert status is not None
-        assert status.percentage is not None
-        seen.append(status.percentage)
+        assert (status.percentage is None) == (not seen and percentage is None)
+        if status.percentage is not None:
+            seen.append(status.percentage)
 
     assert sorted(seen) == seen
     assert all(0 <= each <= 100 for each in seen)
@@ -211,3 +212,16 @@ def test_a_bridge_can_be_given_its_signal() -> None:
     signal = CancelSignal()
 
     assert ProgressBridge(cancel=signal).cancel is signal
+
+
+def test_a_percentage_is_unset_while_it_is_unknown() -> None:
+    bridge = ProgressBridge()
+    bridge._update_state(None, "working")
+    before = bridge.get_status()
+    bridge._update_state(10, "a tenth")
+    bridge._update_state(None, "going on")
+    after = bridge.get_status()
+
+    assert before is not None
+    assert after is not None
+    assert (None, 10) == (before.percentage, after.percentage)

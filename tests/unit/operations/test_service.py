@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import logging
+from math import inf
 
 import pytest
 
+from shared.operations.live import LiveState
 from shared.operations.model import FreshnessSource, OperationStatus
 from shared.rpc.errors import (
     CursorOutOfRangeError,
@@ -329,3 +331,20 @@ def test_an_error_of_the_store_is_only_the_stores(setup: Setup) -> None:
     setup.store.away = True
     with pytest.raises(StoreUnavailableError):
         setup.unread()
+
+
+def test_an_age_is_never_negative_though_a_read_lands_while_one_is_answered(setup: Setup) -> None:
+    setup.running()
+    live = setup.service._live["op"]
+    copy = live.state
+
+    def landing(cursor: int, limit: int) -> LiveState:
+        setup.clock.advance(1.0)
+        setup.service._refresh(live, 0.0, inf)  # another caller's, as it were
+        return copy(cursor, limit)
+
+    live.state = landing  # type: ignore[method-assign]  # stands for another thread
+    view = setup.service.get_operation("op")
+
+    assert view.freshness.age >= 0
+    assert all(hop.age >= 0 for hop in view.freshness.path)

@@ -5,11 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from shared.operations.model import OperationStatus
+from shared.operations.model import FreshnessSource, OperationStatus
 from shared.operations.store import OperationFilter
 from shared.rpc.errors import (
     FailedPreconditionError,
     OperationCancelledError,
+    StoreUnavailableError,
 )
 from tests.unit.operations.fakes import (
     RESULT,
@@ -259,3 +260,33 @@ def test_of_two_who_store_an_end_the_second_finds_it_stored(setup: Setup) -> Non
     assert second.result()
     assert S.COMPLETED is first.result()
     assert 2 == setup.store.finishes  # the one that failed and the one that did not
+
+
+def test_a_strict_read_fails_while_an_end_cannot_be_stored_and_others_tell_the_age(
+    setup: Setup,
+) -> None:
+    worker = setup.running()
+    worker.report(100, "done")
+    setup.store.away = True
+    setup.service.complete_operation("op", RESULT)
+
+    with pytest.raises(StoreUnavailableError):
+        setup.service.get_operation("op", max_staleness=0.0)
+    view = setup.service.get_operation("op")
+    assert view.freshness.refresh_error is not None
+    assert ("STORE_UNAVAILABLE", FreshnessSource.BRIDGE, 0.0) == (
+        view.freshness.refresh_error.reason,
+        view.freshness.source,
+        view.freshness.age,
+    )
+
+
+def test_the_last_drain_logs_its_cursor_step(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker = setup.running()
+    worker.measure(1, 2)
+    with caplog.at_level(logging.DEBUG, "ktrdr.operations"):
+        setup.service.complete_operation("op", RESULT)
+
+    assert "Refreshed operation op from bridge (cursor 0 → 2)" in caplog.messages

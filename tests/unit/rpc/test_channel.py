@@ -19,7 +19,8 @@ def test_a_client_pings_no_oftener_than_servers_allow() -> None:
 
 def test_a_channel_finds_its_server_again_soon_after_a_restart() -> None:
     server = RpcServer([], "127.0.0.1:0", ServerLimits())
-    address = server.start()
+    address = server.bind()
+    server.start()
     with open_channel(address) as channel:
         check = channel.unary_unary(
             CHECK,
@@ -30,6 +31,7 @@ def test_a_channel_finds_its_server_again_soon_after_a_restart() -> None:
         server.stop(0)
         assert not serves(check)
         server = RpcServer([], address, ServerLimits())
+        server.bind()
         server.start()
         eventually(lambda: serves(check), within=5)
         server.stop(0)

@@ -69,7 +69,7 @@ def test_the_address_is_the_real_one() -> None:
 def test_an_ipv6_address_keeps_its_brackets() -> None:
     server = RpcServer([], "[::1]:0", LIMITS)
     try:
-        told = server.start()
+        told = server.bind()
     except AddressError as error:  # a machine without IPv6 says so
         told = error.message.removeprefix("Cannot listen on ")
     server.stop(0.0)
@@ -80,7 +80,7 @@ def test_a_port_that_is_taken_is_a_clear_error() -> None:
     with served([]) as wire:
         second = RpcServer([], wire.address, LIMITS)
         with pytest.raises(AddressError) as caught:
-            second.start()
+            second.bind()
     assert wire.address in caught.value.message
     assert "port is taken" in caught.value.message
     assert "port 0" in caught.value.message
@@ -92,13 +92,13 @@ def test_a_port_another_program_listens_on_is_taken() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(AddressError, match="Cannot listen on"):
-            RpcServer([], f"127.0.0.1:{other.getsockname()[1]}", LIMITS).start()
+            RpcServer([], f"127.0.0.1:{other.getsockname()[1]}", LIMITS).bind()
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1:0", "no such host:0"])
 def test_an_address_of_another_machine_is_a_clear_error(address: str) -> None:
     with pytest.raises(AddressError, match=f"Cannot listen on {address}: .*not this machine's"):
-        RpcServer([], address, LIMITS).start()
+        RpcServer([], address, LIMITS).bind()
 
 
 # ------------------------------------------------------------------------- health

@@ -338,3 +338,41 @@ def test_phases_around_the_epochs_say_how_many_are_done_of_how_many() -> None:
         after.items_processed,
         after.items_total,
     )
+
+
+def test_a_cancelled_training_stays_at_the_batch_it_had_reached() -> None:
+    bridge = TrainingProgressBridge(20)
+    bridge.on_phase("training", total_batches=97)
+    bridge.on_epoch(0, 20, {"train_loss": 0.5})
+    bridge.on_batch(1, 39, 97)
+    before = bridge.get_status()
+    bridge.on_cancellation()
+    after = bridge.get_status()
+
+    assert before is not None
+    assert after is not None
+    assert (2, 137) == (before.current_step, before.items_processed)
+    assert (2, 137) == (after.current_step, after.items_processed)
+    assert before.percentage == after.percentage
+
+
+def test_batches_of_a_phase_that_did_not_announce_them_count_all_the_same() -> None:
+    bridge = TrainingProgressBridge(20)
+    bridge.on_phase("training")
+    bridge.on_batch(0, 9, 10)
+    bridge.on_epoch(0, 20, {"train_loss": 0.5})
+    status = bridge.get_status()
+
+    assert status is not None
+    assert (10, 200) == (status.items_processed, status.items_total)
+
+
+def test_a_state_counts_only_what_was_done_before_it() -> None:
+    bridge = TrainingProgressBridge(20)
+    bridge.on_phase("training", total_batches=4)
+    latest = bridge._latest
+    bridge.on_epoch(0, 20, {"train_loss": 0.5})
+    progress = bridge._progress(latest)
+
+    assert progress is not None
+    assert 0 == progress.current_step

@@ -586,19 +586,19 @@ Global___Hop: _TypeAlias = Hop  # noqa: Y015
 
 @_typing.final
 class Liveness(_message.Message):
-    """Liveness is what the owner of the work sees of its worker at the instant of
-    the snapshot.
-    """
+    """Liveness is what the owner of the work sees of its worker."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     WORKER_ALIVE_FIELD_NUMBER: _builtins.int
     LAST_REPORT_AGE_FIELD_NUMBER: _builtins.int
     worker_alive: _builtins.bool
-    """True if a worker thread is at the operation and alive."""
+    """True if a worker thread is at the operation and alive when the owner answers."""
     @_builtins.property
     def last_report_age(self) -> _duration_pb2.Duration:
-        """Time since the worker last reported. Unset before its first report."""
+        """Time from the worker's last report to the instant of the snapshot. Unset
+        before its first report.
+        """
 
     def __init__(
         self,

@@ -31,6 +31,9 @@ class OperationsServiceStub:
 
     Errors carry a google.rpc.ErrorInfo with domain "ktrdr" and a constant
     reason, and google.rpc.BadRequest or google.rpc.RetryInfo where they apply.
+    Every method refuses an operation_id that is missing or longer than 256
+    characters with INVALID_ARGUMENT, and answers RESOURCE_EXHAUSTED
+    TOO_MANY_CALLS when too many calls of its kind are being served.
     """
 
     def __init__(self, channel):
@@ -72,6 +75,9 @@ class OperationsServiceServicer:
 
     Errors carry a google.rpc.ErrorInfo with domain "ktrdr" and a constant
     reason, and google.rpc.BadRequest or google.rpc.RetryInfo where they apply.
+    Every method refuses an operation_id that is missing or longer than 256
+    characters with INVALID_ARGUMENT, and answers RESOURCE_EXHAUSTED
+    TOO_MANY_CALLS when too many calls of its kind are being served.
     """
 
     def GetOperation(self, request, context):
@@ -80,7 +86,8 @@ class OperationsServiceServicer:
 
         NOT_FOUND OPERATION_NOT_FOUND: no such operation. INVALID_ARGUMENT: a bad
         field. UNAVAILABLE HOST_UNREACHABLE or REFRESH_BUSY: the read is strict
-        (force_refresh or max_staleness) and its bound cannot be met.
+        (force_refresh or max_staleness) and its bound cannot be met;
+        STORE_UNAVAILABLE: it has ended and its record cannot be written yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,8 +120,9 @@ class OperationsServiceServicer:
         cancelling operation it changes nothing and answers OK. The operation is
         CANCELLING until its worker has really stopped.
 
-        NOT_FOUND: no such operation. UNAVAILABLE HOST_UNREACHABLE: the owner could
-        not be told, and nothing changed.
+        NOT_FOUND: no such operation. INVALID_ARGUMENT: the reason is too long.
+        UNAVAILABLE: the owner could not be told (HOST_UNREACHABLE) or the operation
+        is still being started, and nothing changed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,6 +182,9 @@ class OperationsService:
 
     Errors carry a google.rpc.ErrorInfo with domain "ktrdr" and a constant
     reason, and google.rpc.BadRequest or google.rpc.RetryInfo where they apply.
+    Every method refuses an operation_id that is missing or longer than 256
+    characters with INVALID_ARGUMENT, and answers RESOURCE_EXHAUSTED
+    TOO_MANY_CALLS when too many calls of its kind are being served.
     """
 
     @staticmethod

@@ -32,6 +32,9 @@ class OperationsServiceStub:
 
     Errors carry a google.rpc.ErrorInfo with domain "ktrdr" and a constant
     reason, and google.rpc.BadRequest or google.rpc.RetryInfo where they apply.
+    Every method refuses an operation_id that is missing or longer than 256
+    characters with INVALID_ARGUMENT, and answers RESOURCE_EXHAUSTED
+    TOO_MANY_CALLS when too many calls of its kind are being served.
     """
 
     @_typing.overload
@@ -44,7 +47,8 @@ class OperationsServiceStub:
 
     NOT_FOUND OPERATION_NOT_FOUND: no such operation. INVALID_ARGUMENT: a bad
     field. UNAVAILABLE HOST_UNREACHABLE or REFRESH_BUSY: the read is strict
-    (force_refresh or max_staleness) and its bound cannot be met.
+    (force_refresh or max_staleness) and its bound cannot be met;
+    STORE_UNAVAILABLE: it has ended and its record cannot be written yet.
     """
     GetMetrics: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.GetMetricsRequest, _operations_service_pb2.GetMetricsResponse]
     """GetMetrics answers with one page of the metrics log, after a refresh under
@@ -65,8 +69,9 @@ class OperationsServiceStub:
     cancelling operation it changes nothing and answers OK. The operation is
     CANCELLING until its worker has really stopped.
 
-    NOT_FOUND: no such operation. UNAVAILABLE HOST_UNREACHABLE: the owner could
-    not be told, and nothing changed.
+    NOT_FOUND: no such operation. INVALID_ARGUMENT: the reason is too long.
+    UNAVAILABLE: the owner could not be told (HOST_UNREACHABLE) or the operation
+    is still being started, and nothing changed.
     """
     WaitOperation: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.WaitOperationRequest, _operations_service_pb2.WaitOperationResponse]
     """WaitOperation answers when the operation is terminal or the time is up, in
@@ -84,6 +89,9 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
 
     Errors carry a google.rpc.ErrorInfo with domain "ktrdr" and a constant
     reason, and google.rpc.BadRequest or google.rpc.RetryInfo where they apply.
+    Every method refuses an operation_id that is missing or longer than 256
+    characters with INVALID_ARGUMENT, and answers RESOURCE_EXHAUSTED
+    TOO_MANY_CALLS when too many calls of its kind are being served.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -93,7 +101,8 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
 
     NOT_FOUND OPERATION_NOT_FOUND: no such operation. INVALID_ARGUMENT: a bad
     field. UNAVAILABLE HOST_UNREACHABLE or REFRESH_BUSY: the read is strict
-    (force_refresh or max_staleness) and its bound cannot be met.
+    (force_refresh or max_staleness) and its bound cannot be met;
+    STORE_UNAVAILABLE: it has ended and its record cannot be written yet.
     """
     GetMetrics: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetMetricsRequest, _operations_service_pb2.GetMetricsResponse]  # type: ignore[assignment]
     """GetMetrics answers with one page of the metrics log, after a refresh under
@@ -114,8 +123,9 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     cancelling operation it changes nothing and answers OK. The operation is
     CANCELLING until its worker has really stopped.
 
-    NOT_FOUND: no such operation. UNAVAILABLE HOST_UNREACHABLE: the owner could
-    not be told, and nothing changed.
+    NOT_FOUND: no such operation. INVALID_ARGUMENT: the reason is too long.
+    UNAVAILABLE: the owner could not be told (HOST_UNREACHABLE) or the operation
+    is still being started, and nothing changed.
     """
     WaitOperation: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.WaitOperationRequest, _operations_service_pb2.WaitOperationResponse]  # type: ignore[assignment]
     """WaitOperation answers when the operation is terminal or the time is up, in
@@ -132,6 +142,9 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
 
     Errors carry a google.rpc.ErrorInfo with domain "ktrdr" and a constant
     reason, and google.rpc.BadRequest or google.rpc.RetryInfo where they apply.
+    Every method refuses an operation_id that is missing or longer than 256
+    characters with INVALID_ARGUMENT, and answers RESOURCE_EXHAUSTED
+    TOO_MANY_CALLS when too many calls of its kind are being served.
     """
 
     @_abc_1.abstractmethod
@@ -145,7 +158,8 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
 
         NOT_FOUND OPERATION_NOT_FOUND: no such operation. INVALID_ARGUMENT: a bad
         field. UNAVAILABLE HOST_UNREACHABLE or REFRESH_BUSY: the read is strict
-        (force_refresh or max_staleness) and its bound cannot be met.
+        (force_refresh or max_staleness) and its bound cannot be met;
+        STORE_UNAVAILABLE: it has ended and its record cannot be written yet.
         """
 
     @_abc_1.abstractmethod
@@ -184,8 +198,9 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         cancelling operation it changes nothing and answers OK. The operation is
         CANCELLING until its worker has really stopped.
 
-        NOT_FOUND: no such operation. UNAVAILABLE HOST_UNREACHABLE: the owner could
-        not be told, and nothing changed.
+        NOT_FOUND: no such operation. INVALID_ARGUMENT: the reason is too long.
+        UNAVAILABLE: the owner could not be told (HOST_UNREACHABLE) or the operation
+        is still being started, and nothing changed.
         """
 
     @_abc_1.abstractmethod

@@ -54,7 +54,8 @@ class ModelsServiceServicer:
     def GetModel(self, request, context):
         """GetModel answers with one model.
 
-        NOT_FOUND MODEL_NOT_FOUND: no such model. INVALID_ARGUMENT: not a model name.
+        NOT_FOUND MODEL_NOT_FOUND: no such model. INVALID_ARGUMENT: no name.
+        FAILED_PRECONDITION MODEL_UNREADABLE: its files are damaged.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

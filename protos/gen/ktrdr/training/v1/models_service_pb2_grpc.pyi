@@ -36,7 +36,8 @@ class ModelsServiceStub:
     GetModel: _grpc.UnaryUnaryMultiCallable[_models_service_pb2.GetModelRequest, _models_service_pb2.GetModelResponse]
     """GetModel answers with one model.
 
-    NOT_FOUND MODEL_NOT_FOUND: no such model. INVALID_ARGUMENT: not a model name.
+    NOT_FOUND MODEL_NOT_FOUND: no such model. INVALID_ARGUMENT: no name.
+    FAILED_PRECONDITION MODEL_UNREADABLE: its files are damaged.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_models_service_pb2.ListModelsRequest, _models_service_pb2.ListModelsResponse]
     """ListModels answers with one page of models, newest first.
@@ -52,7 +53,8 @@ class ModelsServiceAsyncStub(ModelsServiceStub):
     GetModel: _aio.UnaryUnaryMultiCallable[_models_service_pb2.GetModelRequest, _models_service_pb2.GetModelResponse]  # type: ignore[assignment]
     """GetModel answers with one model.
 
-    NOT_FOUND MODEL_NOT_FOUND: no such model. INVALID_ARGUMENT: not a model name.
+    NOT_FOUND MODEL_NOT_FOUND: no such model. INVALID_ARGUMENT: no name.
+    FAILED_PRECONDITION MODEL_UNREADABLE: its files are damaged.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_models_service_pb2.ListModelsRequest, _models_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """ListModels answers with one page of models, newest first.
@@ -71,7 +73,8 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_models_service_pb2.GetModelResponse, _abc.Awaitable[_models_service_pb2.GetModelResponse]]:
         """GetModel answers with one model.
 
-        NOT_FOUND MODEL_NOT_FOUND: no such model. INVALID_ARGUMENT: not a model name.
+        NOT_FOUND MODEL_NOT_FOUND: no such model. INVALID_ARGUMENT: no name.
+        FAILED_PRECONDITION MODEL_UNREADABLE: its files are damaged.
         """
 
     @_abc_1.abstractmethod

@@ -131,7 +131,7 @@ class TrainingResult(_message.Message):
 
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """Time from the start of the work to its end."""
+        """Time from the start of the work until the model was ready to be saved."""
 
     @_builtins.property
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

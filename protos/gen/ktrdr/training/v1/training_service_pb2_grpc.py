@@ -57,8 +57,9 @@ class TrainingServiceServicer:
         INVALID_ARGUMENT with a BadRequest violation per bad field, before anything
         exists. ALREADY_EXISTS REQUEST_ID_REUSED: the request_id belongs to a
         different request. RESOURCE_EXHAUSTED with RetryInfo: all workers are busy
-        and the queue is full. UNAVAILABLE PROCESS_STOPPING: the process is
-        shutting down.
+        and the queue is full; TOO_MANY_CALLS: too many starts at once. UNAVAILABLE
+        PROCESS_STOPPING: the process is shutting down; STORE_UNAVAILABLE: the
+        operation could not be recorded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,8 +43,9 @@ class TrainingServiceStub:
     INVALID_ARGUMENT with a BadRequest violation per bad field, before anything
     exists. ALREADY_EXISTS REQUEST_ID_REUSED: the request_id belongs to a
     different request. RESOURCE_EXHAUSTED with RetryInfo: all workers are busy
-    and the queue is full. UNAVAILABLE PROCESS_STOPPING: the process is
-    shutting down.
+    and the queue is full; TOO_MANY_CALLS: too many starts at once. UNAVAILABLE
+    PROCESS_STOPPING: the process is shutting down; STORE_UNAVAILABLE: the
+    operation could not be recorded.
     """
 
 @_typing.type_check_only
@@ -62,8 +63,9 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     INVALID_ARGUMENT with a BadRequest violation per bad field, before anything
     exists. ALREADY_EXISTS REQUEST_ID_REUSED: the request_id belongs to a
     different request. RESOURCE_EXHAUSTED with RetryInfo: all workers are busy
-    and the queue is full. UNAVAILABLE PROCESS_STOPPING: the process is
-    shutting down.
+    and the queue is full; TOO_MANY_CALLS: too many starts at once. UNAVAILABLE
+    PROCESS_STOPPING: the process is shutting down; STORE_UNAVAILABLE: the
+    operation could not be recorded.
     """
 
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -84,8 +86,9 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT with a BadRequest violation per bad field, before anything
         exists. ALREADY_EXISTS REQUEST_ID_REUSED: the request_id belongs to a
         different request. RESOURCE_EXHAUSTED with RetryInfo: all workers are busy
-        and the queue is full. UNAVAILABLE PROCESS_STOPPING: the process is
-        shutting down.
+        and the queue is full; TOO_MANY_CALLS: too many starts at once. UNAVAILABLE
+        PROCESS_STOPPING: the process is shutting down; STORE_UNAVAILABLE: the
+        operation could not be recorded.
         """
 
 def add_TrainingServiceServicer_to_server(servicer: TrainingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
