@@ -20,7 +20,7 @@ from shared.operations.worker_pool import WorkerPool
 from shared.process import guarded, serve_until_stopped
 from shared.rpc.admission import START, UNLIMITED
 from shared.rpc.server import RpcServer, ServedService, ServerLimits
-from shared.settings import load_settings
+from shared.settings import load_settings, usable_folder
 from shared.training.launcher import LocalTrainingLauncher
 from shared.training.model_store import ModelStore
 from shared.training.models_servicer import ModelsServicer
@@ -86,6 +86,7 @@ def main() -> None:
     """Run a backend until it is told to stop."""
     settings = load_settings(BackendSettings)
     configure_logging(settings.log_level, settings.log_format)
+    usable_folder(settings.models_dir, "KTRDR_HOME")
     backend = build_backend(settings, MemoryOperationStore(), SampleBarSource())
     serve_until_stopped(
         "backend",

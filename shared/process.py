@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 from types import FrameType
@@ -24,6 +25,8 @@ SWITCH_INTERVAL = 0.0005
 At the default of 5 ms one such thread moves the median answer from below a
 millisecond to tens of milliseconds.
 """
+LAST_LOOK = 1.5
+"""Seconds watchers get to come back once more and see how their operations ended."""
 _INTERRUPT_GRACE = 3.0
 """Seconds interrupted work gets to notice; it looks once per batch."""
 
@@ -88,7 +91,7 @@ def stop(
     """
     logger.info("Stopping: no new work; running work has %.1f s to finish", grace)
     server.announce_stopping()
-    operations.refuse_starts()
+    watched = operations.refuse_starts()
     pool.close()
     at_rest = pool.join(grace)
     if not at_rest:
@@ -97,6 +100,8 @@ def stop(
         if not at_rest:
             logger.warning("Some workers did not stop; their operations end PROCESS_STOPPED")
     operations.end_unfinished()
+    if watched:
+        threading.Event().wait(LAST_LOOK)
     ended = server.stop(1.0)
     logger.info("Stopped")
     return ended and at_rest

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
@@ -38,7 +39,14 @@ def _folder(value: object) -> object:
     return value
 
 
-Folder = Annotated[Path, BeforeValidator(_folder)]
+def _expanded(path: Path) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError("names the home of a user who does not exist; write the path") from error
+
+
+Folder = Annotated[Path, BeforeValidator(_folder), AfterValidator(_expanded)]
 """A path; an empty one would silently be the folder the process was started in."""
 
 
@@ -49,7 +57,7 @@ class ProcessSettings(BaseSettings):
         env_prefix="KTRDR_", frozen=True, use_attribute_docstrings=True
     )
 
-    home: Folder = Path("~/.ktrdr")
+    home: Folder = Field(default=Path("~/.ktrdr"), validate_default=True)
     """Folder for data/, models/ and state/."""
 
     cache_ttl: float = Field(
@@ -84,10 +92,25 @@ class ProcessSettings(BaseSettings):
     @property
     def models_dir(self) -> Path:
         """Where trained models are kept."""
-        return self.home.expanduser() / "models"
+        return self.home / "models"
 
 
 SettingsT = TypeVar("SettingsT", bound=ProcessSettings)
+
+
+def usable_folder(path: Path, variable: str) -> Path:
+    """Make a folder and return it; raises SettingsError if nothing can be written there.
+
+    Better at the start than after hours of work.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path):
+            return path
+    except OSError as error:
+        raise SettingsError(
+            f"{variable}: {path} cannot be written to ({error.strerror}); name a folder that can"
+        ) from error
 
 
 def load_settings(settings: type[SettingsT]) -> SettingsT:

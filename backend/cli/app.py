@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from backend.cli.commands import models, operations, strategies
-from backend.cli.failures import CommandError
+from backend.cli.failures import CommandError, ExitCode
 from backend.cli.options import ADDRESS_VARIABLE, DEFAULT_ADDRESS
 from backend.cli.pace import Pace
 
@@ -24,6 +24,13 @@ class ErrorTellingGroup(TyperGroup):
         except CommandError as error:
             typer.echo(error.text(), err=True)
             raise typer.Exit(error.exit_code) from error
+        except UnicodeEncodeError as error:
+            typer.echo(
+                f"Error: {error.object[error.start : error.end]!r} cannot be sent or shown as "
+                "UTF-8; write it in UTF-8, in a UTF-8 locale.",
+                err=True,
+            )
+            raise typer.Exit(ExitCode.USAGE) from error
 
 
 app = typer.Typer(
@@ -33,7 +40,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train trading models and watch the work while it runs.",
     epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 cancelled, 4 backend unreachable, "
-    "5 still running when a wait's time was up. Ctrl-C leaves a watch with 0; the work goes on.",
+    "5 still running when a wait's time was up, 130 interrupted before that was known. "
+    "Ctrl-C leaves a watch with 0; the work goes on.",
 )
 app.add_typer(models.app, name="models", help="Train models and look at those there are.")
 app.add_typer(operations.app, name="operations", help="Follow work and stop it.")

@@ -115,10 +115,21 @@ def split_assignments(texts: Sequence[str] | None) -> dict[str, str]:
     return settings
 
 
+MAX_STRATEGY_BYTES = 256 * 1024
+"""As much as StartTraining takes; a larger file is no strategy."""
+
+
 def read_strategy(path: Path, hint: str) -> str:
     """The text of a strategy file; `hint` names the option or argument in errors."""
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(MAX_STRATEGY_BYTES + 1)
+        if len(data) > MAX_STRATEGY_BYTES:
+            raise typer.BadParameter(
+                f"{path} is larger than the {MAX_STRATEGY_BYTES // 1024} KiB a strategy may have.",
+                param_hint=f"'{hint}'",
+            )
+        return data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise typer.BadParameter(
             f"{path} is not a text file in UTF-8 (byte {error.start}); name a YAML file.",

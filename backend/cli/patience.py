@@ -60,7 +60,7 @@ class Patience:
         return CommandError(
             f"{error.message} Gave up after {silence:.0f} s.",
             exit_code=error.exit_code,
-            hint="The operation may go on. Come back with "
+            hint="Unless the backend was stopped, the operation goes on. Come back with "
             f"`ktrdr operations watch {self._operation_id}`.",
         )
 

@@ -66,10 +66,16 @@ def print_operation(console: Console, operation: operation_pb2.Operation) -> Non
         print_fact(console, key, value)
     print_fact(console, "as of", _freshness_text(operation))
     if operation.HasField("liveness"):
-        print_fact(console, "worker", "alive" if operation.liveness.worker_alive else "gone")
+        print_fact(console, "worker", _worker_text(operation))
     if is_terminal(operation):
         console.print()
         print_outcome(console, operation)
+
+
+def _worker_text(operation: operation_pb2.Operation) -> str:
+    if operation.status == operation_pb2.OPERATION_STATUS_PENDING:
+        return "waiting for one"
+    return "alive" if operation.liveness.worker_alive else "gone"
 
 
 def print_model(console: Console, model: model_pb2.Model) -> None:

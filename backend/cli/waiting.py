@@ -55,13 +55,18 @@ def _wait(
     """The operation at its end, or as it is when the time is up."""
     end = math.inf if timeout is None else pace.monotonic() + timeout
     patience = Patience(operation_id, pace, known=known)
+    out = False  # told once per outage
     while True:
         try:
             reply = backend.wait_operation(operation_id, max(0.0, end - pace.monotonic()))
         except RpcFailedError as error:
-            note(patience.bear(error))
+            told = patience.bear(error)
+            if not out:
+                note(told)
+            out = True
             patience.pause(error)
             continue
+        out = False
         patience.answered()
         left = end - pace.monotonic()
         if is_terminal(reply.operation) or left <= 0:

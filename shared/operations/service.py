@@ -437,13 +437,17 @@ class OperationsService:
 
     # ---------------------------------------------------------------- stopping
 
-    def refuse_starts(self) -> None:
-        """Begin to stop: start nothing more and send every waiter home with what is known."""
+    def refuse_starts(self) -> bool:
+        """Begin to stop: start nothing more and send every waiter home with what is known.
+
+        True if work of this process is still open, so that somebody may watch it.
+        """
         with self._lock:
             self._stopping = True
             lives = list(self._live.values())
         for live in lives:
             live.wake_waiters()
+        return bool(self._local())
 
     def interrupt_work(self) -> None:
         """Tell every worker of this process to stop; their operations end PROCESS_STOPPED."""

@@ -8,7 +8,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from backend.settings import BackendSettings
-from shared.settings import Address, ProcessSettings, SettingsError, load_settings
+from shared.settings import Address, ProcessSettings, SettingsError, load_settings, usable_folder
 
 ADDRESS = TypeAdapter(Address)
 
@@ -164,3 +164,18 @@ def test_settings_do_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_setting_has_a_sentence(kind: type[ProcessSettings]) -> None:
     missing = [name for name, field in kind.model_fields.items() if not field.description]
     assert missing == []
+
+
+def test_a_home_of_nobody_is_named_with_the_mend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KTRDR_HOME", "~nobodyhere/x")
+    with pytest.raises(SettingsError, match="KTRDR_HOME: names the home of a user who does not"):
+        load_settings(BackendSettings)
+
+
+def test_a_folder_that_cannot_be_written_to_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match=r"KTRDR_HOME: .*file/models cannot be written to"):
+        usable_folder(tmp_path / "file" / "models", "KTRDR_HOME")
+
+    assert usable_folder(tmp_path / "new" / "models", "KTRDR_HOME").is_dir()
+    assert [] == list((tmp_path / "new" / "models").iterdir())
