@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -31,6 +32,11 @@ class ErrorTellingGroup(TyperGroup):
                 err=True,
             )
             raise typer.Exit(ExitCode.USAGE) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # typer ends quietly when the reader has gone
+            typer.echo(f"Error: the output could not be written ({error.strerror}).", err=True)
+            raise typer.Exit(ExitCode.FAILED) from error
 
 
 app = typer.Typer(

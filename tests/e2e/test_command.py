@@ -140,3 +140,18 @@ def test_help_is_printed_without_a_backend(arguments: tuple[str, ...]) -> None:
 
     assert 0 == done.returncode
     assert "Usage" in done.stdout
+
+
+def test_an_output_that_cannot_be_written_is_a_sentence(programs: Programs) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*programs.command("ktrdr"), "operations", "list", "--backend", programs.address],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert 1 == done.returncode
+    assert "could not be written" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -59,6 +59,31 @@ def test_a_backend_told_to_stop_ends_its_work_and_exits_0(
     assert "Traceback" not in log
 
 
+def test_a_watcher_sees_how_its_operation_ended_when_the_backend_was_stopped(
+    tmp_path: Path,
+) -> None:
+    with backend(tmp_path, KTRDR_SHUTDOWN_GRACE="0.2") as (process, address):
+        watch = subprocess.Popen(
+            [
+                *Programs.command("ktrdr"),
+                *(*TRAIN, "--set", "model.training.epochs=10000", "--backend", address),
+            ],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert watch.stdout is not None
+        for line in watch.stdout:
+            if "1/10000" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        output, _ = watch.communicate(timeout=30)
+
+    assert 1 == watch.returncode
+    assert "PROCESS_STOPPED" in output
+
+
 def test_a_watcher_of_a_killed_backend_ends_with_exit_code_4(tmp_path: Path) -> None:
     with backend(tmp_path) as (process, address):
         programs = Programs(address)
