@@ -115,18 +115,16 @@ def split_assignments(texts: Sequence[str] | None) -> dict[str, str]:
     return settings
 
 
-MAX_STRATEGY_BYTES = 256 * 1024
-"""As much as StartTraining takes; a larger file is no strategy."""
-
-
 def read_strategy(path: Path, hint: str) -> str:
     """The text of a strategy file; `hint` names the option or argument in errors."""
+    from shared.training.strategy_yaml import MAX_YAML_BYTES
+
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_STRATEGY_BYTES + 1)
-        if len(data) > MAX_STRATEGY_BYTES:
+            data = file.read(MAX_YAML_BYTES + 1)
+        if len(data) > MAX_YAML_BYTES:
             raise typer.BadParameter(
-                f"{path} is larger than the {MAX_STRATEGY_BYTES // 1024} KiB a strategy may have.",
+                f"{path} is larger than the {MAX_YAML_BYTES // 1024} KiB a strategy may have.",
                 param_hint=f"'{hint}'",
             )
         return data.decode("utf-8")

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +94,11 @@ def test_ctrl_c_with_nothing_to_detach_from_is_130(
     scripted.script("WaitOperation", early)
     fake_time.during[1] = fake_time.interrupt
     assert ktrdr("operations", "wait", ID).exit_code == ExitCode.INTERRUPTED
+
+
+def test_a_word_that_is_not_utf_8_is_a_usage_error(ktrdr: Run, strategy: Path) -> None:
+    ended = ktrdr("models", "train", "--strategy", str(strategy), "--symbols", "I\udcffM")
+
+    assert ended.exit_code == ExitCode.USAGE
+    assert "write it in UTF-8" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -75,6 +75,16 @@ def test_an_operation_is_shown_with_its_age(ktrdr: Run, scripted: ScriptedBacken
     assert "alive" in stdout
 
 
+def test_a_queued_operation_waits_for_a_worker(ktrdr: Run, scripted: ScriptedBackend) -> None:
+    queued = operation(status=op.OPERATION_STATUS_PENDING)
+    queued.liveness.worker_alive = False
+    scripted.script("GetOperation", look(queued))
+    stdout = ktrdr("operations", "get", ID).stdout
+
+    assert "waiting for one" in stdout
+    assert "gone" not in stdout
+
+
 def test_an_operation_that_is_only_last_known_is_shown_as_such(
     ktrdr: Run, scripted: ScriptedBackend
 ) -> None:

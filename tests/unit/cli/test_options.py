@@ -46,6 +46,11 @@ def test_a_strategy_that_is_a_folder_is_refused(tmp_path: Path) -> None:
         options.read_strategy(tmp_path, "--strategy")
 
 
+def test_a_strategy_that_never_ends_is_refused_after_what_one_may_have() -> None:
+    with pytest.raises(typer.BadParameter, match="/dev/zero is larger than the 256 KiB"):
+        options.read_strategy(Path("/dev/zero"), "--strategy")
+
+
 def test_a_strategy_that_is_no_text_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.yaml"
     path.write_bytes(b"name: \xff")

@@ -77,6 +77,17 @@ def test_a_wait_bears_a_short_outage_and_says_so(ktrdr: Run, scripted: ScriptedB
     assert "Trying again for 30 s." in ended.stderr
 
 
+def test_an_outage_is_told_once_however_long_it_lasts(
+    ktrdr: Run, scripted: ScriptedBackend
+) -> None:
+    outage = (UNAVAILABLE, UNAVAILABLE, UNAVAILABLE)
+    scripted.script("WaitOperation", waited(RUNNING), *outage, waited(COMPLETED))
+    ended = ktrdr("operations", "wait", ID)
+
+    assert ended.exit_code == ExitCode.DONE
+    assert ended.stderr.count("Trying again") == 1
+
+
 def test_a_wait_without_any_answer_ends_with_4(ktrdr: Run, scripted: ScriptedBackend) -> None:
     scripted.script("WaitOperation", UNAVAILABLE)
     assert ktrdr("operations", "wait", ID).exit_code == ExitCode.UNREACHABLE
