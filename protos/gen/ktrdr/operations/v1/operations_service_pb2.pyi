@@ -236,12 +236,18 @@ class ListOperationsResponse(_message.Message):
     TOTAL_COUNT_FIELD_NUMBER: _builtins.int
     ACTIVE_COUNT_FIELD_NUMBER: _builtins.int
     UNREACHABLE_FIELD_NUMBER: _builtins.int
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page. Empty: this is the last one."""
     total_count: _builtins.int
     """How many operations match the filters, as recorded."""
     active_count: _builtins.int
     """How many operations are active, whatever the filters, as recorded."""
+    instance: _builtins.str
+    """The instance id of the process that answers; kept over its restarts."""
+    incarnation: _builtins.str
+    """The incarnation of the process that answers: new at each of its starts."""
     @_builtins.property
     def operations(self) -> _containers.RepeatedCompositeFieldContainer[_operation_pb2.Operation]:
         """The operations, newest first, without metrics."""
@@ -258,10 +264,12 @@ class ListOperationsResponse(_message.Message):
         total_count: _builtins.int = ...,
         active_count: _builtins.int = ...,
         unreachable: _abc.Iterable[_builtins.str] | None = ...,
+        instance: _builtins.str = ...,
+        incarnation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_count", b"active_count", "next_page_token", b"next_page_token", "operations", b"operations", "total_count", b"total_count", "unreachable", b"unreachable"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_count", b"active_count", "incarnation", b"incarnation", "instance", b"instance", "next_page_token", b"next_page_token", "operations", b"operations", "total_count", b"total_count", "unreachable", b"unreachable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -33,7 +33,9 @@ class OperationsServiceStub:
     reason, and google.rpc.BadRequest or google.rpc.RetryInfo where they apply.
     Every method refuses an operation_id that is missing or longer than 256
     characters with INVALID_ARGUMENT, and answers RESOURCE_EXHAUSTED
-    TOO_MANY_CALLS when too many calls of its kind are being served.
+    TOO_MANY_CALLS when too many calls of its kind are being served. A forwarded
+    call that has come back to a process it passed is FAILED_PRECONDITION
+    PROXY_LOOP.
     """
 
     def __init__(self, channel):
@@ -77,17 +79,21 @@ class OperationsServiceServicer:
     reason, and google.rpc.BadRequest or google.rpc.RetryInfo where they apply.
     Every method refuses an operation_id that is missing or longer than 256
     characters with INVALID_ARGUMENT, and answers RESOURCE_EXHAUSTED
-    TOO_MANY_CALLS when too many calls of its kind are being served.
+    TOO_MANY_CALLS when too many calls of its kind are being served. A forwarded
+    call that has come back to a process it passed is FAILED_PRECONDITION
+    PROXY_LOOP.
     """
 
     def GetOperation(self, request, context):
         """GetOperation answers with a snapshot of one operation and, if asked, with
         the metrics since a cursor, of the same instant.
 
-        NOT_FOUND OPERATION_NOT_FOUND: no such operation. INVALID_ARGUMENT: a bad
-        field. UNAVAILABLE HOST_UNREACHABLE or REFRESH_BUSY: the read is strict
-        (force_refresh or max_staleness) and its bound cannot be met;
-        STORE_UNAVAILABLE: it has ended and its record cannot be written yet.
+        NOT_FOUND OPERATION_NOT_FOUND: no such operation; the error's metadata names
+        the instance and incarnation that does not know it. INVALID_ARGUMENT: a bad
+        field. UNAVAILABLE HOST_UNREACHABLE, WRONG_HOST, MALFORMED_ANSWER or
+        REFRESH_BUSY: the read is strict (force_refresh or max_staleness) and its
+        bound cannot be met; STORE_UNAVAILABLE: it has ended and its record cannot
+        be written yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -184,7 +190,9 @@ class OperationsService:
     reason, and google.rpc.BadRequest or google.rpc.RetryInfo where they apply.
     Every method refuses an operation_id that is missing or longer than 256
     characters with INVALID_ARGUMENT, and answers RESOURCE_EXHAUSTED
-    TOO_MANY_CALLS when too many calls of its kind are being served.
+    TOO_MANY_CALLS when too many calls of its kind are being served. A forwarded
+    call that has come back to a process it passed is FAILED_PRECONDITION
+    PROXY_LOOP.
     """
 
     @staticmethod

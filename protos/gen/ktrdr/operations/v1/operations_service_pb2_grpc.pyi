@@ -34,7 +34,9 @@ class OperationsServiceStub:
     reason, and google.rpc.BadRequest or google.rpc.RetryInfo where they apply.
     Every method refuses an operation_id that is missing or longer than 256
     characters with INVALID_ARGUMENT, and answers RESOURCE_EXHAUSTED
-    TOO_MANY_CALLS when too many calls of its kind are being served.
+    TOO_MANY_CALLS when too many calls of its kind are being served. A forwarded
+    call that has come back to a process it passed is FAILED_PRECONDITION
+    PROXY_LOOP.
     """
 
     @_typing.overload
@@ -45,10 +47,12 @@ class OperationsServiceStub:
     """GetOperation answers with a snapshot of one operation and, if asked, with
     the metrics since a cursor, of the same instant.
 
-    NOT_FOUND OPERATION_NOT_FOUND: no such operation. INVALID_ARGUMENT: a bad
-    field. UNAVAILABLE HOST_UNREACHABLE or REFRESH_BUSY: the read is strict
-    (force_refresh or max_staleness) and its bound cannot be met;
-    STORE_UNAVAILABLE: it has ended and its record cannot be written yet.
+    NOT_FOUND OPERATION_NOT_FOUND: no such operation; the error's metadata names
+    the instance and incarnation that does not know it. INVALID_ARGUMENT: a bad
+    field. UNAVAILABLE HOST_UNREACHABLE, WRONG_HOST, MALFORMED_ANSWER or
+    REFRESH_BUSY: the read is strict (force_refresh or max_staleness) and its
+    bound cannot be met; STORE_UNAVAILABLE: it has ended and its record cannot
+    be written yet.
     """
     GetMetrics: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.GetMetricsRequest, _operations_service_pb2.GetMetricsResponse]
     """GetMetrics answers with one page of the metrics log, after a refresh under
@@ -91,7 +95,9 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     reason, and google.rpc.BadRequest or google.rpc.RetryInfo where they apply.
     Every method refuses an operation_id that is missing or longer than 256
     characters with INVALID_ARGUMENT, and answers RESOURCE_EXHAUSTED
-    TOO_MANY_CALLS when too many calls of its kind are being served.
+    TOO_MANY_CALLS when too many calls of its kind are being served. A forwarded
+    call that has come back to a process it passed is FAILED_PRECONDITION
+    PROXY_LOOP.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -99,10 +105,12 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     """GetOperation answers with a snapshot of one operation and, if asked, with
     the metrics since a cursor, of the same instant.
 
-    NOT_FOUND OPERATION_NOT_FOUND: no such operation. INVALID_ARGUMENT: a bad
-    field. UNAVAILABLE HOST_UNREACHABLE or REFRESH_BUSY: the read is strict
-    (force_refresh or max_staleness) and its bound cannot be met;
-    STORE_UNAVAILABLE: it has ended and its record cannot be written yet.
+    NOT_FOUND OPERATION_NOT_FOUND: no such operation; the error's metadata names
+    the instance and incarnation that does not know it. INVALID_ARGUMENT: a bad
+    field. UNAVAILABLE HOST_UNREACHABLE, WRONG_HOST, MALFORMED_ANSWER or
+    REFRESH_BUSY: the read is strict (force_refresh or max_staleness) and its
+    bound cannot be met; STORE_UNAVAILABLE: it has ended and its record cannot
+    be written yet.
     """
     GetMetrics: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.GetMetricsRequest, _operations_service_pb2.GetMetricsResponse]  # type: ignore[assignment]
     """GetMetrics answers with one page of the metrics log, after a refresh under
@@ -144,7 +152,9 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
     reason, and google.rpc.BadRequest or google.rpc.RetryInfo where they apply.
     Every method refuses an operation_id that is missing or longer than 256
     characters with INVALID_ARGUMENT, and answers RESOURCE_EXHAUSTED
-    TOO_MANY_CALLS when too many calls of its kind are being served.
+    TOO_MANY_CALLS when too many calls of its kind are being served. A forwarded
+    call that has come back to a process it passed is FAILED_PRECONDITION
+    PROXY_LOOP.
     """
 
     @_abc_1.abstractmethod
@@ -156,10 +166,12 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         """GetOperation answers with a snapshot of one operation and, if asked, with
         the metrics since a cursor, of the same instant.
 
-        NOT_FOUND OPERATION_NOT_FOUND: no such operation. INVALID_ARGUMENT: a bad
-        field. UNAVAILABLE HOST_UNREACHABLE or REFRESH_BUSY: the read is strict
-        (force_refresh or max_staleness) and its bound cannot be met;
-        STORE_UNAVAILABLE: it has ended and its record cannot be written yet.
+        NOT_FOUND OPERATION_NOT_FOUND: no such operation; the error's metadata names
+        the instance and incarnation that does not know it. INVALID_ARGUMENT: a bad
+        field. UNAVAILABLE HOST_UNREACHABLE, WRONG_HOST, MALFORMED_ANSWER or
+        REFRESH_BUSY: the read is strict (force_refresh or max_staleness) and its
+        bound cannot be met; STORE_UNAVAILABLE: it has ended and its record cannot
+        be written yet.
         """
 
     @_abc_1.abstractmethod

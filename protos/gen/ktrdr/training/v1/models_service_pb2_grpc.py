@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class ModelsServiceStub:
-    """ModelsService reads the models a process holds.
+    """ModelsService reads the models a process holds. A backend that trains on
+    hosts reads theirs too.
     """
 
     def __init__(self, channel):
@@ -48,14 +49,18 @@ class ModelsServiceStub:
 
 
 class ModelsServiceServicer:
-    """ModelsService reads the models a process holds.
+    """ModelsService reads the models a process holds. A backend that trains on
+    hosts reads theirs too.
     """
 
     def GetModel(self, request, context):
         """GetModel answers with one model.
 
         NOT_FOUND MODEL_NOT_FOUND: no such model. INVALID_ARGUMENT: no name.
-        FAILED_PRECONDITION MODEL_UNREADABLE: its files are damaged.
+        FAILED_PRECONDITION MODEL_UNREADABLE: its files are damaged;
+        MODEL_AMBIGUOUS: several hosts hold a model of this name, which the error's
+        metadata names. UNAVAILABLE HOST_UNREACHABLE: a host that may hold it does
+        not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,7 +97,8 @@ def add_ModelsServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelsService:
-    """ModelsService reads the models a process holds.
+    """ModelsService reads the models a process holds. A backend that trains on
+    hosts reads theirs too.
     """
 
     @staticmethod

@@ -27,7 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelsServiceStub:
-    """ModelsService reads the models a process holds."""
+    """ModelsService reads the models a process holds. A backend that trains on
+    hosts reads theirs too.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,7 +39,10 @@ class ModelsServiceStub:
     """GetModel answers with one model.
 
     NOT_FOUND MODEL_NOT_FOUND: no such model. INVALID_ARGUMENT: no name.
-    FAILED_PRECONDITION MODEL_UNREADABLE: its files are damaged.
+    FAILED_PRECONDITION MODEL_UNREADABLE: its files are damaged;
+    MODEL_AMBIGUOUS: several hosts hold a model of this name, which the error's
+    metadata names. UNAVAILABLE HOST_UNREACHABLE: a host that may hold it does
+    not answer.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_models_service_pb2.ListModelsRequest, _models_service_pb2.ListModelsResponse]
     """ListModels answers with one page of models, newest first.
@@ -47,14 +52,19 @@ class ModelsServiceStub:
 
 @_typing.type_check_only
 class ModelsServiceAsyncStub(ModelsServiceStub):
-    """ModelsService reads the models a process holds."""
+    """ModelsService reads the models a process holds. A backend that trains on
+    hosts reads theirs too.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetModel: _aio.UnaryUnaryMultiCallable[_models_service_pb2.GetModelRequest, _models_service_pb2.GetModelResponse]  # type: ignore[assignment]
     """GetModel answers with one model.
 
     NOT_FOUND MODEL_NOT_FOUND: no such model. INVALID_ARGUMENT: no name.
-    FAILED_PRECONDITION MODEL_UNREADABLE: its files are damaged.
+    FAILED_PRECONDITION MODEL_UNREADABLE: its files are damaged;
+    MODEL_AMBIGUOUS: several hosts hold a model of this name, which the error's
+    metadata names. UNAVAILABLE HOST_UNREACHABLE: a host that may hold it does
+    not answer.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_models_service_pb2.ListModelsRequest, _models_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """ListModels answers with one page of models, newest first.
@@ -63,7 +73,9 @@ class ModelsServiceAsyncStub(ModelsServiceStub):
     """
 
 class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
-    """ModelsService reads the models a process holds."""
+    """ModelsService reads the models a process holds. A backend that trains on
+    hosts reads theirs too.
+    """
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -74,7 +86,10 @@ class ModelsServiceServicer(metaclass=_abc_1.ABCMeta):
         """GetModel answers with one model.
 
         NOT_FOUND MODEL_NOT_FOUND: no such model. INVALID_ARGUMENT: no name.
-        FAILED_PRECONDITION MODEL_UNREADABLE: its files are damaged.
+        FAILED_PRECONDITION MODEL_UNREADABLE: its files are damaged;
+        MODEL_AMBIGUOUS: several hosts hold a model of this name, which the error's
+        metadata names. UNAVAILABLE HOST_UNREACHABLE: a host that may hold it does
+        not answer.
         """
 
     @_abc_1.abstractmethod

@@ -56,7 +56,8 @@ class StartTrainingRequest(_message.Message):
     OVERRIDES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names the request, so that repeating it starts nothing twice: 1 to 128
-    letters, digits, '.', '_' and '-', the first a letter or digit. Empty: the
+    letters, digits, '.', '_' and '-', the first a letter or digit; a backend's
+    operation id, "op_training_" and its request_id, is one too. Empty: the
     server makes one up and the call is not idempotent.
     """
     strategy_yaml: _builtins.str
@@ -118,7 +119,9 @@ class StartTrainingResponse(_message.Message):
     OPERATION_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
-    """The request_id, given or made up."""
+    """Names the training on the process that runs it: the request_id, given or
+    made up; with a training host, the backend's operation id.
+    """
     @_builtins.property
     def operation(self) -> _operation_pb2.Operation:
         """The operation, PENDING or RUNNING; on a repeated request, as it is now."""

@@ -28,7 +28,8 @@ if _version_not_supported:
 class TrainingServiceStub:
     """TrainingService starts trainings. The backend and the training host serve it
     alike; the operation is then watched with
-    ktrdr.operations.v1.OperationsService.
+    ktrdr.operations.v1.OperationsService. A backend that trains on hosts forwards
+    the request to one of them and answers for the operation from then on.
     """
 
     def __init__(self, channel):
@@ -47,7 +48,8 @@ class TrainingServiceStub:
 class TrainingServiceServicer:
     """TrainingService starts trainings. The backend and the training host serve it
     alike; the operation is then watched with
-    ktrdr.operations.v1.OperationsService.
+    ktrdr.operations.v1.OperationsService. A backend that trains on hosts forwards
+    the request to one of them and answers for the operation from then on.
     """
 
     def StartTraining(self, request, context):
@@ -57,9 +59,15 @@ class TrainingServiceServicer:
         INVALID_ARGUMENT with a BadRequest violation per bad field, before anything
         exists. ALREADY_EXISTS REQUEST_ID_REUSED: the request_id belongs to a
         different request. RESOURCE_EXHAUSTED with RetryInfo: all workers are busy
-        and the queue is full; TOO_MANY_CALLS: too many starts at once. UNAVAILABLE
-        PROCESS_STOPPING: the process is shutting down; STORE_UNAVAILABLE: the
-        operation could not be recorded.
+        and the queue is full, here or on every training host that answers;
+        TOO_MANY_CALLS: too many starts at once. UNAVAILABLE PROCESS_STOPPING: the
+        process is shutting down; STORE_UNAVAILABLE: the operation could not be
+        recorded; HOST_UNREACHABLE: no training host answers; START_UNDER_WAY: the
+        same request is being started and time ran out. FAILED_PRECONDITION
+        PROXY_LOOP: the training host named in the settings is this process.
+        Whatever the error, nothing was begun. If a host was told and its answer was
+        lost, the operation is answered PENDING with a refresh_error, and the next
+        read asks the same host again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,7 +92,8 @@ def add_TrainingServiceServicer_to_server(servicer, server):
 class TrainingService:
     """TrainingService starts trainings. The backend and the training host serve it
     alike; the operation is then watched with
-    ktrdr.operations.v1.OperationsService.
+    ktrdr.operations.v1.OperationsService. A backend that trains on hosts forwards
+    the request to one of them and answers for the operation from then on.
     """
 
     @staticmethod

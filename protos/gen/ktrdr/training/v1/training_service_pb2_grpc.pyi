@@ -29,7 +29,8 @@ GRPC_VERSION: str
 class TrainingServiceStub:
     """TrainingService starts trainings. The backend and the training host serve it
     alike; the operation is then watched with
-    ktrdr.operations.v1.OperationsService.
+    ktrdr.operations.v1.OperationsService. A backend that trains on hosts forwards
+    the request to one of them and answers for the operation from then on.
     """
 
     @_typing.overload
@@ -43,16 +44,23 @@ class TrainingServiceStub:
     INVALID_ARGUMENT with a BadRequest violation per bad field, before anything
     exists. ALREADY_EXISTS REQUEST_ID_REUSED: the request_id belongs to a
     different request. RESOURCE_EXHAUSTED with RetryInfo: all workers are busy
-    and the queue is full; TOO_MANY_CALLS: too many starts at once. UNAVAILABLE
-    PROCESS_STOPPING: the process is shutting down; STORE_UNAVAILABLE: the
-    operation could not be recorded.
+    and the queue is full, here or on every training host that answers;
+    TOO_MANY_CALLS: too many starts at once. UNAVAILABLE PROCESS_STOPPING: the
+    process is shutting down; STORE_UNAVAILABLE: the operation could not be
+    recorded; HOST_UNREACHABLE: no training host answers; START_UNDER_WAY: the
+    same request is being started and time ran out. FAILED_PRECONDITION
+    PROXY_LOOP: the training host named in the settings is this process.
+    Whatever the error, nothing was begun. If a host was told and its answer was
+    lost, the operation is answered PENDING with a refresh_error, and the next
+    read asks the same host again.
     """
 
 @_typing.type_check_only
 class TrainingServiceAsyncStub(TrainingServiceStub):
     """TrainingService starts trainings. The backend and the training host serve it
     alike; the operation is then watched with
-    ktrdr.operations.v1.OperationsService.
+    ktrdr.operations.v1.OperationsService. A backend that trains on hosts forwards
+    the request to one of them and answers for the operation from then on.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -63,15 +71,22 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     INVALID_ARGUMENT with a BadRequest violation per bad field, before anything
     exists. ALREADY_EXISTS REQUEST_ID_REUSED: the request_id belongs to a
     different request. RESOURCE_EXHAUSTED with RetryInfo: all workers are busy
-    and the queue is full; TOO_MANY_CALLS: too many starts at once. UNAVAILABLE
-    PROCESS_STOPPING: the process is shutting down; STORE_UNAVAILABLE: the
-    operation could not be recorded.
+    and the queue is full, here or on every training host that answers;
+    TOO_MANY_CALLS: too many starts at once. UNAVAILABLE PROCESS_STOPPING: the
+    process is shutting down; STORE_UNAVAILABLE: the operation could not be
+    recorded; HOST_UNREACHABLE: no training host answers; START_UNDER_WAY: the
+    same request is being started and time ran out. FAILED_PRECONDITION
+    PROXY_LOOP: the training host named in the settings is this process.
+    Whatever the error, nothing was begun. If a host was told and its answer was
+    lost, the operation is answered PENDING with a refresh_error, and the next
+    read asks the same host again.
     """
 
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
     """TrainingService starts trainings. The backend and the training host serve it
     alike; the operation is then watched with
-    ktrdr.operations.v1.OperationsService.
+    ktrdr.operations.v1.OperationsService. A backend that trains on hosts forwards
+    the request to one of them and answers for the operation from then on.
     """
 
     @_abc_1.abstractmethod
@@ -86,9 +101,15 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         INVALID_ARGUMENT with a BadRequest violation per bad field, before anything
         exists. ALREADY_EXISTS REQUEST_ID_REUSED: the request_id belongs to a
         different request. RESOURCE_EXHAUSTED with RetryInfo: all workers are busy
-        and the queue is full; TOO_MANY_CALLS: too many starts at once. UNAVAILABLE
-        PROCESS_STOPPING: the process is shutting down; STORE_UNAVAILABLE: the
-        operation could not be recorded.
+        and the queue is full, here or on every training host that answers;
+        TOO_MANY_CALLS: too many starts at once. UNAVAILABLE PROCESS_STOPPING: the
+        process is shutting down; STORE_UNAVAILABLE: the operation could not be
+        recorded; HOST_UNREACHABLE: no training host answers; START_UNDER_WAY: the
+        same request is being started and time ran out. FAILED_PRECONDITION
+        PROXY_LOOP: the training host named in the settings is this process.
+        Whatever the error, nothing was begun. If a host was told and its answer was
+        lost, the operation is answered PENDING with a refresh_error, and the next
+        read asks the same host again.
         """
 
 def add_TrainingServiceServicer_to_server(servicer: TrainingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
