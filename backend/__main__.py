@@ -4,27 +4,44 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
-from uuid import uuid4
 
+from backend.models_servicer import HostModelsServicer
 from backend.settings import BackendSettings
+from backend.training_adapter import TrainingAdapter, TrainingHost
 from ktrdr.operations.v1 import operations_service_pb2_grpc
 from ktrdr.training.v1 import models_service_pb2_grpc, training_service_pb2_grpc
+from shared.instance import Instance, claimed_instance
 from shared.logs import configure_logging
 from shared.marketdata.bars import BarSource
 from shared.marketdata.sample import SampleBarSource
 from shared.operations.model import Owner
-from shared.operations.service import OperationsLimits, OperationsService
+from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import MemoryOperationStore, OperationStore
 from shared.operations.worker_pool import WorkerPool
-from shared.process import guarded, serve_until_stopped
+from shared.process import guarded, operations_limits, serve_until_stopped, server_limits
 from shared.rpc.admission import START, UNLIMITED
-from shared.rpc.server import RpcServer, ServedService, ServerLimits
-from shared.settings import load_settings, usable_folder
+from shared.rpc.host_channel import HostChannel
+from shared.rpc.server import RpcServer, ServedService
+from shared.settings import load_settings, require_training, usable_folder
 from shared.training.launcher import LocalTrainingLauncher
 from shared.training.model_store import ModelStore
 from shared.training.models_servicer import ModelsServicer
 from shared.training.servicer import TrainingServicer
+
+ID_PREFIX = "op_training_"
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How a backend trains."""
+
+    servicer: TrainingServicer
+    models: ModelsServicer | HostModelsServicer
+    pool: WorkerPool | None = None
+    """Its own workers, if it trains itself."""
+    channels: tuple[HostChannel, ...] = ()
+    """To the hosts that train for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,27 +50,49 @@ class Backend:
 
     server: RpcServer
     operations: OperationsService
-    pool: WorkerPool
+    pool: WorkerPool | None
+    channels: tuple[HostChannel, ...]
+
+    def close(self) -> None:
+        """Close what leads to other processes; the server has been stopped."""
+        for channel in self.channels:
+            channel.close()
 
 
-def build_backend(settings: BackendSettings, store: OperationStore, bars: BarSource) -> Backend:
-    """Wire a backend from its parts."""
-    instance = uuid4().hex
-    owner = Owner(instance, incarnation=uuid4().hex, address=settings.backend_address)
-    operations = OperationsService(
-        store,
-        owner,
-        limits=OperationsLimits(
-            cache_ttl=settings.cache_ttl,
-            refresh_waiters=settings.refresh_waiters or max(1, settings.read_limit // 4),
-            wait_slots=settings.wait_limit,
-        ),
-    )
+def train_here(
+    settings: BackendSettings, instance: Instance, operations: OperationsService, bars: BarSource
+) -> Training:
+    """Wire trainings on the backend's own workers."""
     pool = WorkerPool(
         "training", workers=settings.training_workers, queue_limit=settings.training_queue
     )
     models = ModelStore(settings.models_dir)
-    launcher = LocalTrainingLauncher(operations, pool, bars, models, instance)
+    launcher = LocalTrainingLauncher(operations, pool, bars, models, instance.id)
+    servicer = TrainingServicer(operations, launcher, bars, id_prefix=ID_PREFIX)
+    return Training(servicer, ModelsServicer(models), pool)
+
+
+def train_on_hosts(
+    settings: BackendSettings, instance: Instance, operations: OperationsService
+) -> Training:
+    """Wire trainings on other hosts: no orchestrator, no bridge, no worker here."""
+    channels = tuple(HostChannel(target, instance.id) for target in settings.training_hosts)
+    adapter = TrainingAdapter(operations, [TrainingHost(channel) for channel in channels])
+    servicer = TrainingServicer(operations, adapter, None, id_prefix=ID_PREFIX)
+    own = ModelsServicer(ModelStore(settings.models_dir))
+    return Training(servicer, HostModelsServicer(own, channels), channels=channels)
+
+
+def build_backend(
+    settings: BackendSettings, instance: Instance, store: OperationStore, bars: BarSource
+) -> Backend:
+    """Wire a backend from its parts."""
+    owner = Owner(instance.id, instance.incarnation, settings.backend_address)
+    operations = OperationsService(store, owner, limits=operations_limits(settings))
+    if settings.training_mode == "host":
+        training = train_on_hosts(settings, instance, operations)
+    else:
+        training = train_here(settings, instance, operations, bars)
     services = [
         ServedService(
             "ktrdr.operations.v1.OperationsService",
@@ -63,38 +102,39 @@ def build_backend(settings: BackendSettings, store: OperationStore, bars: BarSou
         ),
         ServedService(
             "ktrdr.training.v1.TrainingService",
-            TrainingServicer(operations, launcher, bars, id_prefix="op_training_"),
+            training.servicer,
             training_service_pb2_grpc.add_TrainingServiceServicer_to_server,
             {"StartTraining": START},
         ),
         ServedService(
             "ktrdr.training.v1.ModelsService",
-            ModelsServicer(models),
+            training.models,
             models_service_pb2_grpc.add_ModelsServiceServicer_to_server,
         ),
     ]
-    limits = ServerLimits(
-        read=settings.read_limit,
-        wait=settings.wait_limit,
-        stream=settings.stream_limit,
-        start=settings.start_limit,
-    )
-    return Backend(RpcServer(services, settings.backend_address, limits), operations, pool)
+    server = RpcServer(services, settings.backend_address, server_limits(settings), instance.id)
+    return Backend(server, operations, training.pool, training.channels)
 
 
 def main() -> None:
     """Run a backend until it is told to stop."""
     settings = load_settings(BackendSettings)
     configure_logging(settings.log_level, settings.log_format)
+    if settings.training_mode == "local":
+        require_training("KTRDR_TRAINING_MODE", ", or set it to host")
     usable_folder(settings.models_dir, "KTRDR_HOME")
-    backend = build_backend(settings, MemoryOperationStore(), SampleBarSource())
-    serve_until_stopped(
-        "backend",
-        backend.server,
-        backend.operations,
-        backend.pool,
-        grace=settings.shutdown_grace,
-    )
+    with claimed_instance(settings.state_dir, "backend") as instance:
+        backend = build_backend(settings, instance, MemoryOperationStore(), SampleBarSource())
+        try:
+            serve_until_stopped(
+                "backend",
+                backend.server,
+                backend.operations,
+                backend.pool,
+                grace=settings.shutdown_grace,
+            )
+        finally:
+            backend.close()
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from types import FrameType
 
-from shared.operations.service import OperationsService
+from shared.operations.service import OperationsLimits, OperationsService
 from shared.operations.worker_pool import WorkerPool
 from shared.rpc.errors import KtrdrError
-from shared.rpc.server import RpcServer
-from shared.settings import SettingsError
+from shared.rpc.server import RpcServer, ServerLimits
+from shared.settings import ProcessSettings, SettingsError
 
 logger = logging.getLogger("ktrdr.process")
 
@@ -29,6 +29,25 @@ LAST_LOOK = 1.5
 """Seconds watchers get to come back once more and see how their operations ended."""
 _INTERRUPT_GRACE = 3.0
 """Seconds interrupted work gets to notice; it looks once per batch."""
+
+
+def operations_limits(settings: ProcessSettings) -> OperationsLimits:
+    """What the settings say about the operations service."""
+    return OperationsLimits(
+        cache_ttl=settings.cache_ttl,
+        refresh_waiters=settings.refresh_waiters or max(1, settings.read_limit // 4),
+        wait_slots=settings.wait_limit,
+    )
+
+
+def server_limits(settings: ProcessSettings) -> ServerLimits:
+    """What the settings say about the server."""
+    return ServerLimits(
+        read=settings.read_limit,
+        wait=settings.wait_limit,
+        stream=settings.stream_limit,
+        start=settings.start_limit,
+    )
 
 
 def guarded(main: Callable[[], None]) -> int:
@@ -48,11 +67,14 @@ def serve_until_stopped(
     name: str,
     server: RpcServer,
     operations: OperationsService,
-    pool: WorkerPool,
+    pool: WorkerPool | None,
     *,
     grace: float,
 ) -> None:
-    """Serve, print one line with the real address, and stop on SIGTERM or SIGINT."""
+    """Serve, print one line with the real address, and stop on SIGTERM or SIGINT.
+
+    A process that runs no work itself has no `pool`.
+    """
     told: SimpleQueue[None] = SimpleQueue()  # unlike an Event, safe in a signal's handler
 
     def tell(_signal: int, _frame: FrameType | None) -> None:
@@ -82,7 +104,7 @@ def _on_stop_signals(action: Callable[[int, FrameType | None], None] | signal.Ha
 
 
 def stop(
-    server: RpcServer, operations: OperationsService, pool: WorkerPool, *, grace: float
+    server: RpcServer, operations: OperationsService, pool: WorkerPool | None, *, grace: float
 ) -> bool:
     """End in order: no new work, let the rest finish, record what could not, stop serving.
 
@@ -92,16 +114,22 @@ def stop(
     logger.info("Stopping: no new work; running work has %.1f s to finish", grace)
     server.announce_stopping()
     watched = operations.refuse_starts()
-    pool.close()
-    at_rest = pool.join(grace)
-    if not at_rest:
-        operations.interrupt_work()
-        at_rest = pool.join(_INTERRUPT_GRACE)
-        if not at_rest:
-            logger.warning("Some workers did not stop; their operations end PROCESS_STOPPED")
+    at_rest = pool is None or _end_work(pool, operations, grace)
     operations.end_unfinished()
     if watched:
         threading.Event().wait(LAST_LOOK)
     ended = server.stop(1.0)
     logger.info("Stopped")
     return ended and at_rest
+
+
+def _end_work(pool: WorkerPool, operations: OperationsService, grace: float) -> bool:
+    """Let running work finish or interrupt it; False if a worker goes on regardless."""
+    pool.close()
+    if pool.join(grace):
+        return True
+    operations.interrupt_work()
+    if pool.join(_INTERRUPT_GRACE):
+        return True
+    logger.warning("Some workers did not stop; their operations end PROCESS_STOPPED")
+    return False

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 class SettingsError(Exception):
@@ -31,6 +32,22 @@ def _address(value: str) -> str:
 
 Address = Annotated[str, AfterValidator(_address)]
 """host:port; IPv6 hosts in brackets."""
+
+
+def _listed(value: object) -> object:
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
+def _distinct(targets: tuple[str, ...]) -> tuple[str, ...]:
+    if not targets or len(set(targets)) < len(targets):
+        raise ValueError("must name at least one host:port, and each only once")
+    return targets
+
+
+Targets = Annotated[
+    tuple[Address, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct)
+]
+"""One or more host:port, comma separated."""
 
 
 def _folder(value: object) -> object:
@@ -94,8 +111,33 @@ class ProcessSettings(BaseSettings):
         """Where trained models are kept."""
         return self.home / "models"
 
+    @property
+    def state_dir(self) -> Path:
+        """Where a process keeps who it is."""
+        return self.home / "state"
+
+
+class TrainingSettings(ProcessSettings):
+    """What a process that trains reads besides."""
+
+    training_workers: int = Field(default=1, ge=1, le=64)
+    """Trainings that run at once."""
+
+    training_queue: int = Field(default=8, ge=0, le=1000)
+    """Trainings that may wait for a worker; more are refused with RESOURCE_EXHAUSTED."""
+
 
 SettingsT = TypeVar("SettingsT", bound=ProcessSettings)
+
+
+def require_training(variable: str, mend: str = "") -> None:
+    """Raise SettingsError unless what training needs is installed; does not import it."""
+    missing = [name for name in ("torch", "safetensors") if find_spec(name) is None]
+    if missing:
+        raise SettingsError(
+            f"{variable}: training needs {' and '.join(missing)}, which this environment lacks; "
+            f"install ktrdr[training]{mend}"
+        )
 
 
 def usable_folder(path: Path, variable: str) -> Path:

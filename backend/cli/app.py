@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from backend.cli.commands import models, operations, strategies
+from backend.cli.commands.health import health
 from backend.cli.failures import CommandError, ExitCode
 from backend.cli.options import ADDRESS_VARIABLE, DEFAULT_ADDRESS
 from backend.cli.pace import Pace
@@ -52,6 +53,7 @@ app = typer.Typer(
 app.add_typer(models.app, name="models", help="Train models and look at those there are.")
 app.add_typer(operations.app, name="operations", help="Follow work and stop it.")
 app.add_typer(strategies.app, name="strategies", help="Check strategy files.")
+app.command()(health)
 
 
 @app.callback()

@@ -69,7 +69,10 @@ class EndWait:
             pending = source.begin_wait(left)
             if not self._follow(pending):
                 return True  # it is not the owner that ended the wait
-            pending.result()
+            come_back_after = pending.result()
+            if come_back_after is not None:
+                self._pause(come_back_after)
+                return True
             return self.refresh(self.live).error is None
         except KtrdrError as error:
             logger.debug("Waiting for operation %s elsewhere: %s", self.live.operation_id, error)
@@ -77,6 +80,15 @@ class EndWait:
         finally:
             self.live.end_upstream_wait()
             self.live.wake_waiters()
+
+    def _pause(self, seconds: float) -> None:
+        """Leave the owner alone for as long as it wishes, unless there is nothing to wait for."""
+        back_at = self.clock.monotonic() + seconds
+        while not self.stopping() and self._left() > 0:
+            pause = back_at - self.clock.monotonic()
+            if pause <= 0:
+                return
+            self._sleep(min(pause, self._left()))
 
     def _follow(self, pending: PendingWait) -> bool:
         """Wait until the owner has answered; False, and called off, if we go first."""

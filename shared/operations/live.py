@@ -7,7 +7,7 @@ own lock. No method calls a source, a store or another operation.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import inf
@@ -22,6 +22,7 @@ from shared.operations.model import (
     OperationError,
     OperationRecord,
     OperationStatus,
+    Owner,
     PackedResult,
     Progress,
 )
@@ -156,6 +157,12 @@ class LiveOperation:
         return Liveness(alive, self._last_report_age)
 
     # ------------------------------------------------------------- transitions
+
+    def assign(self, owner: Owner, metadata: Mapping[str, str]) -> None:
+        """Name another owner and what belongs to it; nobody is at the work yet."""
+        with self.lock:
+            self._change(metadata={**self.record.operation.metadata, **metadata})
+            self.record = replace(self.record, owner=owner)
 
     def begin(self, worker: threading.Thread, at: datetime) -> bool:
         """PENDING → RUNNING, unless the operation has been ended meanwhile."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 
@@ -16,6 +16,7 @@ from shared.clock import Clock, SystemClock
 from shared.operations import endings
 from shared.operations.bridge import ProgressBridge
 from shared.operations.end_wait import EndWait
+from shared.operations.flights import FULL_TIMEOUT
 from shared.operations.live import LiveOperation
 from shared.operations.model import (
     FreshnessSource,
@@ -25,11 +26,14 @@ from shared.operations.model import (
     Owner,
     PackedResult,
 )
-from shared.operations.refresh import FULL_TIMEOUT, Refreshed, Refresher
+from shared.operations.refresh import Refreshed, Refresher
+from shared.operations.remote import RemoteOperationStub
+from shared.operations.remote_source import RemoteSource, StartAgain
 from shared.operations.settling import Settler
 from shared.operations.source import BridgeSource, OperationSource
 from shared.operations.starts import Launch, NewOperation, Starts
 from shared.operations.store import ACTIVE, OperationFilter, OperationStore, SortKey
+from shared.operations.sweep import refresh_all
 from shared.operations.views import OperationView, view_of_live, view_of_record
 from shared.operations.waiting import Waiter, WaitingRoom
 from shared.rpc.errors import (
@@ -103,21 +107,31 @@ class OperationsService:
         self._live: dict[str, LiveOperation] = {}
         self._stopping = False
 
+    @property
+    def owner(self) -> Owner:
+        """This process, as owner of what it runs."""
+        return self._owner
+
     def advertise(self, address: str) -> None:
         """Say where this process listens; records made from now on name it."""
         self._owner = replace(self._owner, address=address)
 
     # ---------------------------------------------------------------- starting
 
-    def start_operation(self, new: NewOperation, launch: Launch) -> OperationView:
+    def start_operation(
+        self, new: NewOperation, launch: Launch, *, deadline: float = inf
+    ) -> OperationView:
         """Create an operation and get its work going; the same request again finds it.
 
         Raises RequestIdReusedError for a different request under the same id,
         ResourceExhaustedError if nothing is free, ProcessStoppingError at the
-        end. Whatever is raised, no operation is left behind.
+        end, UnavailableError START_UNDER_WAY if another call is starting it and
+        has not done so in time. Whatever else is raised, no operation is left
+        behind.
         """
-        self._starts.once(new, lambda: self._start(new, launch))
-        return self.get_operation(new.operation_id)
+        timeout = deadline - self._clock.monotonic()
+        self._starts.once(new, lambda: self._start(new, launch), timeout)
+        return self.get_operation(new.operation_id, deadline=deadline)
 
     def _start(self, new: NewOperation, launch: Launch) -> None:
         kept = self._store.get(new.operation_id)
@@ -167,6 +181,36 @@ class OperationsService:
         """Say which bridge the operation's worker in this process writes to."""
         self._register(operation_id, BridgeSource(bridge))
         logger.info("Registered local bridge for operation %s", operation_id)
+
+    def assign_owner(self, operation_id: str, owner: Owner, metadata: Mapping[str, str]) -> None:
+        """Record who is to run an operation that is being started elsewhere, before it is told.
+
+        `metadata` is added to the operation's. Raises StoreUnavailableError if
+        that cannot be stored.
+        """
+        live = self._open(operation_id)
+        live.assign(owner, metadata)
+        self._settler.save_strictly(live)
+
+    def register_remote_stub(
+        self,
+        operation_id: str,
+        stub: RemoteOperationStub,
+        host_operation_id: str,
+        *,
+        start_again: StartAgain | None = None,
+    ) -> None:
+        """Say which operation, at its owner behind `stub`, this one stands for.
+
+        `start_again` is given if nobody knows whether the owner has been told:
+        it repeats the start, which is idempotent, when the operation is read.
+        """
+        owner = self._open(operation_id).record.owner
+        source = RemoteSource(stub, host_operation_id, owner, self._clock, start_again)
+        self._register(operation_id, source)
+        logger.info(
+            "Registered remote stub for operation %s → host %s", operation_id, host_operation_id
+        )
 
     def _register(self, operation_id: str, source: OperationSource) -> None:
         live = self._open(operation_id)
@@ -292,51 +336,59 @@ class OperationsService:
         """
         deadline = min(deadline, self._clock.monotonic() + 1.0)
         records = self._store.page(wanted, after, limit + 1)
-        views: list[OperationView] = []
-        unreachable: dict[str, None] = {}
-        for record in records[:limit]:
-            view, target = self._row(record, deadline)
-            if target is not None:
-                unreachable[target] = None
-            if view is not None and wanted.matches(view.operation.type, view.operation.status):
-                views.append(view)
+        ids = [record.operation.operation_id for record in records[:limit]]
+        with self._lock:
+            lives = {id_: self._live[id_] for id_ in ids if id_ in self._live}
+        targets = {id_: live.source.target for id_, live in lives.items() if live.source}
+        results = refresh_all(self._refresher, list(lives.values()), self._ttl, deadline)
+        refreshed = dict(zip(lives, results, strict=True))
+        for live in lives.values():
+            self._settle_if_ended(live)
+        views = [self._row(id_, lives.get(id_), refreshed.get(id_)) for id_ in ids]
         last = records[limit - 1].operation if len(records) > limit else None
         return OperationsPage(
-            views=tuple(views),
+            views=tuple(
+                view
+                for view in views
+                if view is not None and wanted.matches(view.operation.type, view.operation.status)
+            ),
             next_after=None if last is None else (last.create_time, last.operation_id),
             total_count=self._store.count(wanted),
             active_count=self._store.count(ACTIVE),
-            unreachable=tuple(unreachable),
+            unreachable=_unreachable(targets, refreshed),
         )
 
     def _row(
-        self, record: OperationRecord, deadline: float
-    ) -> tuple[OperationView | None, str | None]:
-        """The row of a listing, and the target that did not answer for it."""
-        with self._lock:
-            live = self._live.get(record.operation.operation_id)
-        if live is None:
-            kept = self._store.get(record.operation.operation_id)
-            return (self._terminal(kept, 0, 0) if kept is not None else None), None
-        source = live.source
-        refreshed = self._refresh(live, self._ttl, deadline)
-        view = self._view(live, refreshed, 0, 0)
-        if source is None or not isinstance(refreshed.error, HostUnreachableError):
-            return view, None
-        return view, source.target
+        self, operation_id: str, live: LiveOperation | None, refreshed: Refreshed | None
+    ) -> OperationView | None:
+        """The row of a listing; None if it has gone or is not ours to read."""
+        if live is not None and refreshed is not None:
+            return self._view(live, refreshed, 0, 0)
+        kept = self._store.get(operation_id)
+        return None if kept is None else self._terminal(kept, 0, 0)
 
     def _refresh(self, live: LiveOperation, staleness: float, deadline: float) -> Refreshed:
         refreshed = self._refresher.refresh(live, staleness, deadline)
+        self._settle_if_ended(live)
+        return refreshed
+
+    def _settle_if_ended(self, live: LiveOperation) -> None:
+        """Carry out an ending that a read has brought, or that the store would not take."""
         if live.ending is not None and not live.status.terminal:
             self._settle(live, wait=False)
-        return refreshed
 
     def _recorded(self, operation_id: str, cursor: int, limit: int) -> OperationView:
         record = self._store.get(operation_id)
         view = None if record is None else self._terminal(record, cursor, limit)
         if view is None:
-            raise OperationNotFoundError(operation_id)
+            raise self._unknown(operation_id)
         return view
+
+    def _unknown(self, operation_id: str) -> OperationNotFoundError:
+        """The error that says who does not know the operation, for whoever stands in for it."""
+        return OperationNotFoundError(
+            operation_id, instance=self._owner.instance_id, incarnation=self._owner.incarnation
+        )
 
     def _terminal(self, record: OperationRecord, cursor: int, limit: int) -> OperationView | None:
         """The view of a finished record; None if it is open and not ours to read."""
@@ -357,7 +409,7 @@ class OperationsService:
         with self._lock:
             live = self._live.get(operation_id)
         if live is None:
-            raise OperationNotFoundError(operation_id)
+            raise self._unknown(operation_id)
         return live
 
     # -------------------------------------------------------------- cancelling
@@ -392,6 +444,8 @@ class OperationsService:
                 live.unwant_cancel()
                 raise
         here = source is None or source.kind is FreshnessSource.BRIDGE
+        if not here:
+            self._refresh(live, 0.0, deadline)  # a queued one has ended at once
         if here and live.claim_ending(
             endings.stopped(self._clock.now(), process_stopping=False),
             only_from=OperationStatus.PENDING,  # no worker is at it yet
@@ -470,6 +524,18 @@ class OperationsService:
             for live, source in sources
             if source is not None and source.kind is FreshnessSource.BRIDGE
         ]
+
+
+def _unreachable(
+    targets: Mapping[str, str | None], refreshed: Mapping[str, Refreshed]
+) -> tuple[str, ...]:
+    """The targets that did not answer, each once, in the order of the listing."""
+    named = {
+        targets.get(id_): None
+        for id_, result in refreshed.items()
+        if isinstance(result.error, HostUnreachableError)
+    }
+    return tuple(target for target in named if target is not None)
 
 
 def _strict(error: KtrdrError) -> KtrdrError:

@@ -99,6 +99,8 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
             total_count=page.total_count,
             active_count=page.active_count,
             unreachable=page.unreachable,
+            instance=self._operations.owner.instance_id,
+            incarnation=self._operations.owner.incarnation,
         )
 
     def CancelOperation(  # noqa: N802  # the contract's name

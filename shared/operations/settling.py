@@ -9,9 +9,9 @@ from __future__ import annotations
 import logging
 
 from shared.clock import Clock
+from shared.operations.flights import FULL_TIMEOUT, PAGE, log_refresh
 from shared.operations.live import LiveOperation
 from shared.operations.model import FreshnessSource, Operation, OperationError, OperationStatus
-from shared.operations.refresh import FULL_TIMEOUT, PAGE, log_refresh
 from shared.operations.store import OperationStore
 from shared.rpc.errors import StoreUnavailableError
 
@@ -49,14 +49,18 @@ class Settler:
         return True
 
     def save(self, live: LiveOperation) -> None:
-        """Store a transition."""
+        """Store a transition; if the store is away, readers are told."""
         try:
-            with live.store_lock:
-                self._store.save(live.record)
-                with live.lock:
-                    live.store_error = None
+            self.save_strictly(live)
         except StoreUnavailableError as error:
             _note(live, error)
+
+    def save_strictly(self, live: LiveOperation) -> None:
+        """Store what must be stored before anything else is done; or StoreUnavailableError."""
+        with live.store_lock:
+            self._store.save(live.record)
+            with live.lock:
+                live.store_error = None
 
     def _drain(self, live: LiveOperation) -> None:
         """Read a bridge to its end; its worker has stopped writing.
@@ -70,7 +74,7 @@ class Settler:
         try:
             while not live.sealed:
                 sent_at = self._clock.monotonic()
-                reading = source.begin_read(live.metrics_count, PAGE, 0.0, FULL_TIMEOUT).result()
+                reading = source.read(live.metrics_count, PAGE, 0.0, FULL_TIMEOUT)
                 if live.adopt(reading, sent_at) and not reading.has_more:
                     live.drained(sent_at)
                     log_refresh(live, source, first_cursor)

@@ -45,12 +45,12 @@ class SourceReading:
 class PendingRead(Protocol):
     """A read that has been sent."""
 
-    def result(self) -> SourceReading:
-        """Return what it brought, or raise a KtrdrError.
+    def add_done_callback(self, call: Callable[[object], object], /) -> None:
+        """Have `call` called, on any thread, when the answer is here, or now if it is."""
+        ...
 
-        HostTimeoutError when the time given ran out, another
-        HostUnreachableError when the owner could not be reached.
-        """
+    def result(self) -> SourceReading:
+        """Return what it brought, or raise as `OperationSource.read` does."""
         ...
 
 
@@ -68,8 +68,12 @@ class PendingWait(Protocol):
         """Whether the wait is over."""
         ...
 
-    def result(self) -> None:
-        """Return if the owner answered, or raise a KtrdrError; only once done."""
+    def result(self) -> float | None:
+        """Return, once done, or raise a KtrdrError.
+
+        None if the wait was served; the seconds after which to ask again if the
+        owner had no place for one who waits.
+        """
         ...
 
     def cancel(self) -> object:
@@ -84,45 +88,34 @@ class OperationSource(Protocol):
     target: str | None
     """What becomes unreachable as a whole, an address; None for this process."""
 
-    def begin_read(
-        self, cursor: int, limit: int, max_staleness: float, timeout: float
-    ) -> PendingRead:
-        """Send a read of state and at most `limit` metrics from `cursor` on.
+    def read(self, cursor: int, limit: int, max_staleness: float, timeout: float) -> SourceReading:
+        """Return the state and at most `limit` metrics from `cursor` on.
 
         `max_staleness` is what the owner may answer from its cache, and
-        `timeout` how long the answer may take; both in seconds. Does not block.
+        `timeout` how long the answer may take; both in seconds. Raises
+        HostTimeoutError when the time given ran out, another
+        HostUnreachableError when the owner could not be reached, or another
+        KtrdrError that concerns this operation alone.
         """
+        ...
+
+    def begin_read(
+        self, cursor: int, limit: int, max_staleness: float, timeout: float, /
+    ) -> PendingRead:
+        """Send the same read and do not wait. Only asked of sources with a target."""
         ...
 
     def cancel(self, reason: str, timeout: float) -> None:
         """Tell the worker to stop, or raise a KtrdrError with nothing changed."""
         ...
 
-    def begin_wait(self, timeout: float) -> PendingWait:
+    def begin_wait(self, timeout: float, /) -> PendingWait:
         """Send a wait for the end of the owner's operation. Does not block.
 
-        It is over when the operation has ended or the time is up; an owner that
-        answers early is asked again as it wishes. Only asked of sources whose
-        readings carry the owner's operation.
+        It is over when the operation has ended, the time is up or the owner
+        answers early. Only asked of sources with a target.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class _BridgeRead:
-    bridge: ProgressBridge
-    cursor: int
-    limit: int
-
-    def result(self) -> SourceReading:
-        snapshot = self.bridge.snapshot(self.cursor, self.limit)
-        return SourceReading(
-            cursor=self.cursor,
-            metrics=snapshot.metrics,
-            metrics_count=snapshot.metrics_count,
-            progress=snapshot.progress,
-            last_report_age=snapshot.last_report_age,
-        )
 
 
 class BridgeSource:
@@ -134,20 +127,31 @@ class BridgeSource:
     def __init__(self, bridge: ProgressBridge) -> None:
         self._bridge = bridge
 
-    def begin_read(
+    def read(
         self,
         cursor: int,
         limit: int,
         max_staleness: float,  # noqa: ARG002  # a bridge is never stale
         timeout: float,  # noqa: ARG002  # nor slow
-    ) -> PendingRead:
-        """Prepare a read of the bridge; it takes microseconds, at `result()`."""
-        return _BridgeRead(self._bridge, cursor, limit)
+    ) -> SourceReading:
+        """Read the bridge; it takes microseconds."""
+        snapshot = self._bridge.snapshot(cursor, limit)
+        return SourceReading(
+            cursor=cursor,
+            metrics=snapshot.metrics,
+            metrics_count=snapshot.metrics_count,
+            progress=snapshot.progress,
+            last_report_age=snapshot.last_report_age,
+        )
+
+    def begin_read(self, *_: float) -> PendingRead:
+        """Never asked: a bridge answers at once."""
+        raise AssertionError("a bridge is read at once")
 
     def cancel(self, reason: str, timeout: float) -> None:  # noqa: ARG002  # takes no time
         """Set the bridge's cancel signal."""
         self._bridge.cancel.request(reason)
 
-    def begin_wait(self, timeout: float) -> PendingWait:  # noqa: ARG002  # see below
+    def begin_wait(self, _timeout: float, /) -> PendingWait:
         """Never asked: work in this process ends by the service's own hand."""
         raise AssertionError("a bridge has no owner to wait for")

@@ -6,10 +6,11 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from math import inf
 from typing import Protocol
 
 from shared.operations.model import OperationType
-from shared.rpc.errors import RequestIdReusedError
+from shared.rpc.errors import RequestIdReusedError, UnavailableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class NewOperation:
 
 
 class Launch(Protocol):
-    """How the work of a new operation is got going; each is used once."""
+    """How the work of a new operation is got going, here or elsewhere; each is used once."""
 
     def reserve(self) -> None:
         """Take what the work needs, or raise ResourceExhaustedError."""
@@ -54,11 +55,12 @@ class Starts:
         self._lock = threading.Lock()  # guards _running
         self._running: dict[str, _Start] = {}
 
-    def once(self, new: NewOperation, start: Callable[[], None]) -> None:
+    def once(self, new: NewOperation, start: Callable[[], None], timeout: float = inf) -> None:
         """Run `start`, or wait for the same start that is running and share its outcome.
 
         Raises what `start` raises, to every sharer; RequestIdReusedError if the
-        one that is running is of a different request.
+        one that is running is of a different request; UnavailableError
+        START_UNDER_WAY if it is still running after `timeout` seconds.
         """
         mine = _Start(new.fingerprint, Future())
         with self._lock:
@@ -66,7 +68,7 @@ class Starts:
         if running is not mine:
             if running.fingerprint != new.fingerprint:
                 raise RequestIdReusedError(new.request_id, new.operation_id)
-            running.outcome.result()
+            _share(running.outcome, new.operation_id, timeout)
             return
         try:
             start()
@@ -83,4 +85,23 @@ class Starts:
         """Wait for a start that is running to end, well or not; False if it has not in time."""
         with self._lock:
             running = self._running.get(operation_id)
-        return running is None or not wait([running.outcome], max(0.0, timeout)).not_done
+        return running is None or not wait([running.outcome], _at_most(timeout)).not_done
+
+
+def _at_most(timeout: float) -> float | None:
+    """Seconds as `wait` takes them: None is for ever."""
+    return None if timeout == inf else max(0.0, timeout)
+
+
+def _share(outcome: Future[None], operation_id: str, timeout: float) -> None:
+    """Wait for another call's start and raise what it raised."""
+    try:
+        error = outcome.exception(_at_most(timeout))
+    except TimeoutError:
+        raise UnavailableError(
+            f"Operation {operation_id} is being started by another call; send the same request "
+            "again.",
+            reason="START_UNDER_WAY",
+        ) from None
+    if error is not None:
+        raise error

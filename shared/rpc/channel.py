@@ -15,6 +15,8 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.enable_http_proxy", 0),
+    # A new channel is a new connection: shared, it would inherit the old one's backoff.
+    ("grpc.use_local_subchannel_pool", 1),
 )
 
 

@@ -13,7 +13,10 @@
     ├── ResourceExhaustedError        RESOURCE_EXHAUSTED   with a time to come back
     ├── UnavailableError              UNAVAILABLE          with a time to come back
     │   ├── HostUnreachableError
+    │   │   ├── HostNotConnectedError
     │   │   └── HostTimeoutError
+    │   ├── WrongHostError
+    │   ├── MalformedAnswerError
     │   ├── RefreshBusyError
     │   ├── StoreUnavailableError
     │   └── ProcessStoppingError
@@ -109,11 +112,16 @@ class OperationNotFoundError(NotFoundError):
 
     reason = "OPERATION_NOT_FOUND"
 
-    def __init__(self, operation_id: str) -> None:
+    def __init__(self, operation_id: str, *, instance: str = "", incarnation: str = "") -> None:
+        """`instance` and `incarnation` say which process does not know it."""
         super().__init__(
             f"There is no operation {operation_id!r} here. "
             "ListOperations (`ktrdr operations list`) shows those there are.",
-            metadata={"operation_id": operation_id[:200]},
+            metadata={
+                "operation_id": operation_id[:200],
+                "instance": instance,
+                "incarnation": incarnation,
+            },
         )
 
 
@@ -215,8 +223,31 @@ class HostUnreachableError(UnavailableError):
     reason = "HOST_UNREACHABLE"
 
 
+class HostNotConnectedError(HostUnreachableError):
+    """No connection could be made: the process that owns the work has seen nothing."""
+
+
 class HostTimeoutError(HostUnreachableError):
     """The process that owns the work did not answer within the time given."""
+
+
+class WrongHostError(UnavailableError):
+    """Another instance answers where the owner of the work was."""
+
+    reason = "WRONG_HOST"
+
+    def __init__(self, target: str, *, expected: str, found: str) -> None:
+        super().__init__(
+            f"Not the owner of the operation answers at {target}, but instance "
+            f"{found or 'unknown'}. Bring instance {expected} back to this address.",
+            metadata={"target": target, "expected": expected, "found": found},
+        )
+
+
+class MalformedAnswerError(UnavailableError):
+    """What another process answered makes no sense, or it is no ktrdr process."""
+
+    reason = "MALFORMED_ANSWER"
 
 
 class RefreshBusyError(UnavailableError):

@@ -19,6 +19,7 @@ from shared.rpc.channel import KEEPALIVE_MS
 from shared.rpc.errors import KtrdrError
 from shared.rpc.interceptors import ErrorInterceptor
 from shared.rpc.symbols import MethodAwarePool
+from shared.rpc.via import ViaInterceptor
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share it
@@ -71,8 +72,9 @@ class RpcServer:
     """A synchronous gRPC server that owns its threads; `start` binds, `stop` joins."""
 
     def __init__(
-        self, services: Sequence[ServedService], address: str, limits: ServerLimits
+        self, services: Sequence[ServedService], address: str, limits: ServerLimits, instance: str
     ) -> None:
+        """`instance` is this process's id: calls that have passed it before are refused."""
         self._address = address
         self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="rpc")
         classes = dict(_BASE_CLASSES)
@@ -83,7 +85,7 @@ class RpcServer:
         )
         self._server = grpc.server(
             self._pool,
-            interceptors=[ErrorInterceptor(), admission],
+            interceptors=[ErrorInterceptor(), ViaInterceptor(instance), admission],
             options=SERVER_OPTIONS,
             maximum_concurrent_rpcs=limits.threads * 32,
         )

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import inf
 from typing import Protocol
 
 from shared.marketdata.bars import BarSource
@@ -56,8 +57,11 @@ class TrainingOrder:
 class TrainingLauncher(Protocol):
     """Gets trainings going, here or elsewhere."""
 
-    def launch(self, order: TrainingOrder) -> Launch:
-        """Return the launch of one training; nothing has begun yet."""
+    def launch(self, order: TrainingOrder, deadline: float = inf) -> Launch:
+        """Return the launch of one training; nothing has begun yet.
+
+        `deadline` is when whoever asked stops listening, on the monotonic clock.
+        """
         ...
 
 
@@ -78,7 +82,7 @@ class LocalTrainingLauncher:
         self._models = models
         self._instance = instance
 
-    def launch(self, order: TrainingOrder) -> Launch:
+    def launch(self, order: TrainingOrder, deadline: float = inf) -> Launch:  # noqa: ARG002  # at once
         """Return the launch of one training on a worker of this process."""
         return _LocalLaunch(self, order)
 

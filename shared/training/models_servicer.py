@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import grpc
 
+from ktrdr.training.v1 import model_pb2, models_service_pb2_grpc
 from ktrdr.training.v1 import models_service_pb2 as pb
-from ktrdr.training.v1 import models_service_pb2_grpc
-from shared.rpc.errors import InvalidArgumentError
+from shared.rpc.errors import InvalidArgumentError, ModelNotFoundError
 from shared.rpc.paging import decode_time, decode_token, encode_token, page_size
 from shared.training.conversion import model_to_proto
 from shared.training.model_store import ModelStore, SavedModel
+
+MAX_INSTANCE = 64
 
 
 class ModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
@@ -28,7 +30,12 @@ class ModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
         """Answer with one model, whole."""
         if not request.name:
             raise InvalidArgumentError.of("name", "is required: {strategy}/{timeframe}_v{N}")
-        return pb.GetModelResponse(model=model_to_proto(self._models.get(request.name), whole=True))
+        if len(request.instance) > MAX_INSTANCE:
+            raise InvalidArgumentError.of("instance", f"must be at most {MAX_INSTANCE} characters")
+        model = self._models.get(request.name)
+        if not model.result.instance.startswith(request.instance):
+            raise ModelNotFoundError(request.name)
+        return pb.GetModelResponse(model=model_to_proto(model, whole=True))
 
     def ListModels(  # noqa: N802  # the contract's name
         self,
@@ -40,16 +47,19 @@ class ModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
         after = _after(request.page_token)
         listing = self._models.list()
         rest = [model for model in listing.models if _is_older(model, after)]
-        token = ""
-        if len(rest) > limit:
-            last = rest[limit - 1]
-            token = encode_token([last.create_time.isoformat(), last.name], ())
+        models = [model_to_proto(model, whole=False) for model in rest[:limit]]
         return pb.ListModelsResponse(
-            models=[model_to_proto(model, whole=False) for model in rest[:limit]],
-            next_page_token=token,
+            models=models,
+            next_page_token=next_token(models[-1]) if len(rest) > limit else "",
             total_count=len(listing.models),
             unreadable=listing.unreadable,
         )
+
+
+def next_token(last: model_pb2.Model) -> str:
+    """The token of the page that follows a model: a position, which every process understands."""
+    created = last.create_time.ToDatetime(tzinfo=UTC)
+    return encode_token([created.isoformat(), last.name], ())
 
 
 def _after(token: str) -> tuple[datetime, str] | None:

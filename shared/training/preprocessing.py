@@ -20,7 +20,6 @@ from shared.training.features import (
     lagged,
     price_context,
 )
-from shared.training.indicators import compute_indicator
 from shared.training.labels import zigzag_labels
 from shared.training.request import TrainingRequest
 from shared.training.strategy import Strategy
@@ -92,6 +91,9 @@ class Preprocessor:
 
     def _indicators(self, where: _Place, bars: Frames) -> Mapping[tuple[str, str], pd.Series]:
         """Return each indicator's values by timeframe and feature_id."""
+        # Here, because a process that trains nothing goes without TA-Lib.
+        from shared.training.indicators import compute_indicator
+
         self._step(where, "computing_indicators")
         indicators = self._strategy.indicators
         jobs = [(timeframe, indicator) for timeframe in bars for indicator in indicators]

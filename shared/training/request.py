@@ -37,29 +37,32 @@ class TrainingRequest:
 
 
 def check_request(
-    strategy: Strategy | None, request: TrainingRequest, bars: BarSource
+    strategy: Strategy | None, request: TrainingRequest, bars: BarSource | None
 ) -> list[FieldViolation]:
     """Return a violation for each field that forbids the training; none if it can start.
 
     Symbols and timeframes that the strategy names are reported under their place
-    in it. Without a strategy (it is bad itself) the request's own are checked.
+    in it. Without a strategy (it is bad itself) the request's own are checked;
+    without bars whether there are any for them is not.
     """
     if strategy is None:
         return [
-            *check_series(bars, request.symbols, request.timeframes),
+            *(check_series(bars, request.symbols, request.timeframes) if bars else ()),
             *_repeated("symbols", request.symbols),
             *_repeated("timeframes", request.timeframes),
             *_range(request),
         ]
     complete = request.completed(strategy)
     symbols_field, timeframes_field = _fields(strategy, request)
-    violations = check_series(
-        bars,
-        complete.symbols,
-        complete.timeframes,
-        symbols_field=symbols_field,
-        timeframes_field=timeframes_field,
-    )
+    violations: list[FieldViolation] = []
+    if bars is not None:
+        violations = check_series(
+            bars,
+            complete.symbols,
+            complete.timeframes,
+            symbols_field=symbols_field,
+            timeframes_field=timeframes_field,
+        )
     # A strategy that names one symbol has no list, so its place has no index.
     violations = [
         v if v.field.startswith(("symbols", "timeframes")) else _in_strategy(v) for v in violations

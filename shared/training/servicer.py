@@ -18,12 +18,14 @@ from shared.operations.conversion import view_to_proto
 from shared.operations.model import OperationType
 from shared.operations.service import OperationsService
 from shared.operations.starts import NewOperation
+from shared.rpc.deadline import deadline_of
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
 from shared.training.launcher import TrainingLauncher, TrainingOrder
 from shared.training.request import TrainingRequest, check_request
 from shared.training.strategy import Strategy, load_strategy
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_REQUEST_ID = re.compile(r"(op_training_)?[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+"""A backend's operation id is the request_id that a training host gets."""
 _MAX_NAMES = 100
 """The most symbols, and the most timeframes, of one request."""
 
@@ -32,14 +34,14 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     """Serves ktrdr.training.v1.TrainingService.
 
     Operation ids are `{id_prefix}{request_id}`, so that a repeated request
-    finds its operation.
+    finds its operation. Without `bars` whoever trains checks the series.
     """
 
     def __init__(
         self,
         operations: OperationsService,
         launcher: TrainingLauncher,
-        bars: BarSource,
+        bars: BarSource | None,
         *,
         id_prefix: str,
         clock: Clock | None = None,
@@ -51,11 +53,10 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         self._clock = clock or SystemClock()
 
     def StartTraining(  # noqa: N802  # the contract's name
-        self,
-        request: pb.StartTrainingRequest,
-        context: grpc.ServicerContext,  # noqa: ARG002  # gRPC's signature
+        self, request: pb.StartTrainingRequest, context: grpc.ServicerContext
     ) -> pb.StartTrainingResponse:
         """Check the request, start it, answer at once."""
+        deadline = deadline_of(context, self._clock)
         order = self._order(request)
         new = NewOperation(
             operation_id=self._id_prefix + order.request_id,
@@ -64,8 +65,11 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
             fingerprint=order.fingerprint,
             metadata=order.metadata,
         )
-        view = self._operations.start_operation(new, self._launcher.launch(order))
-        return pb.StartTrainingResponse(operation=view_to_proto(view), session_id=order.request_id)
+        launch = self._launcher.launch(order, deadline)
+        view = self._operations.start_operation(new, launch, deadline=deadline)
+        return pb.StartTrainingResponse(
+            operation=view_to_proto(view), session_id=view.operation.metadata["session_id"]
+        )
 
     def _order(self, message: pb.StartTrainingRequest) -> TrainingOrder:
         """Check every field; raises InvalidArgumentError naming all that are bad."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -21,8 +22,10 @@ from ktrdr.training.v1 import (
     training_service_pb2_grpc,
 )
 from ktrdr.training.v1 import training_service_pb2 as training_pb
+from shared.instance import Instance
 from shared.marketdata.sample import SampleBarSource
 from shared.operations.store import MemoryOperationStore
+from shared.operations.worker_pool import WorkerPool
 from shared.process import stop
 from tests.support.scripted_work import ScriptedOperations
 
@@ -52,6 +55,12 @@ class RunningBackend:
     training: training_service_pb2_grpc.TrainingServiceStub
     models: models_service_pb2_grpc.ModelsServiceStub
     scripted: ScriptedOperations
+
+    @property
+    def pool(self) -> WorkerPool:
+        """The backend's own workers."""
+        assert self.backend.pool is not None, "this backend trains on hosts"
+        return self.backend.pool
 
     def train(self, strategy: str = SMALL, /, **fields: Any) -> str:
         """Start a training and return its operation's id."""
@@ -104,6 +113,7 @@ class RunningBackend:
     def stop(self, grace: float = 0.0) -> None:
         """Stop the backend as its process would."""
         stop(self.backend.server, self.backend.operations, self.backend.pool, grace=grace)
+        self.backend.close()
 
 
 @contextmanager
@@ -115,8 +125,12 @@ def running_backend(home: Path, **settings: Any) -> Iterator[RunningBackend]:
         "OPERATIONS_CACHE_TTL": settings.pop("cache_ttl", 1.0),
         **settings,
     }
-    backend = build_backend(BackendSettings(**values), MemoryOperationStore(), BARS)
-    scripted = ScriptedOperations(backend)
+    instance = Instance(uuid4().hex, uuid4().hex)
+    backend = build_backend(BackendSettings(**values), instance, MemoryOperationStore(), BARS)
+    # A backend that trains on hosts has no workers of its own to script.
+    scripted = ScriptedOperations(
+        backend.operations, backend.pool or WorkerPool("none", workers=1, queue_limit=0)
+    )
     address = backend.server.bind()
     backend.operations.advertise(address)
     backend.server.start()

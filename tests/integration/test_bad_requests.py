@@ -145,7 +145,12 @@ def test_an_unknown_operation_is_not_found_and_named(running: RunningBackend, na
     assert grpc.StatusCode.NOT_FOUND == refusal.code
     assert "OPERATION_NOT_FOUND" == refusal.reason
     assert "ktrdr" == refusal.domain
-    assert {"operation_id": "op_training_nobody"} == dict(refusal.metadata)
+    me = running.backend.operations.owner
+    assert {
+        "operation_id": "op_training_nobody",
+        "instance": me.instance_id,
+        "incarnation": me.incarnation,
+    } == dict(refusal.metadata)
     assert "ListOperations" in refusal.message
 
 

@@ -241,7 +241,7 @@ def test_the_worker_is_free_again_after_a_cancel(tmp_path: Path) -> None:
         running.cancel(work.operation_id)
         work.notice_cancel()
         running.ended(work.operation_id)
-        eventually(lambda: not running.backend.pool._threads)
+        eventually(lambda: not running.pool._threads)
         after = running.scripted.start_running()
         assert RUNNING == running.operation(after.operation_id).status
 

@@ -35,7 +35,7 @@ def test_a_backend_without_work_has_only_its_server(tmp_path: Path) -> None:
         assert [] == _ours(_threads() - before)
         (serving,) = (thread for thread in _threads() - before if "_serve" in thread.name)
         assert "grpc" in serving._target.__module__  # type: ignore[attr-defined]  # private, but says whose it is
-        assert not running.backend.pool._threads
+        assert not running.pool._threads
 
 
 def test_running_work_has_one_thread_and_no_other_comes_when_clients_look(

@@ -25,7 +25,7 @@ def _stopping(running: RunningBackend, work: ScriptedWork) -> Iterator[None]:
     """Stop the backend beside the test; its grace lasts until the work has ended."""
     stopping = threading.Thread(target=running.stop, args=(PATIENCE,))
     stopping.start()
-    eventually(lambda: running.backend.pool._closed)
+    eventually(lambda: running.pool._closed)
     try:
         yield
     finally:
@@ -77,7 +77,7 @@ def test_work_that_does_not_even_notice_ends_process_stopped(
         assert "PROCESS_STOPPED" == operation.error.reason
         assert 3 == operation.metrics_count
         work.finish()  # too late: what is recorded stays
-        eventually(lambda: not running.backend.pool._threads)
+        eventually(lambda: not running.pool._threads)
         assert operation == _record(running, work)
 
 

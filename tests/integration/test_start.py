@@ -59,12 +59,12 @@ def test_identical_concurrent_starts_give_one_operation_and_one_training(
     callers = 8
     arrived: list[str] = []
     with running_backend(tmp_path, start_limit=callers) as running:
-        operations, pool = running.backend.operations, running.backend.pool
+        operations, pool = running.backend.operations, running.pool
         start_operation, reserve = operations.start_operation, pool.reserve
 
-        def note_arrival(new: NewOperation, launch: Launch) -> OperationView:
+        def note_arrival(new: NewOperation, launch: Launch, *, deadline: float) -> OperationView:
             arrived.append(new.operation_id)
-            return start_operation(new, launch)
+            return start_operation(new, launch, deadline=deadline)
 
         def reserve_once_all_are_there() -> None:
             eventually(lambda: len(arrived) == callers)
@@ -244,5 +244,5 @@ def test_a_cancel_that_overtakes_its_start_is_heard(
         end = running.ended(operation_id)
         assert CANCELLED == end.status
         assert "never mind" == end.cancel_reason
-        eventually(lambda: not running.backend.pool._threads)
-        assert 0 == running.backend.pool._reserved
+        eventually(lambda: not running.pool._threads)
+        assert 0 == running.pool._reserved

@@ -34,8 +34,8 @@ def refuse(running: RunningBackend) -> Iterator[Any]:
     listed = running.operations.ListOperations(pb.ListOperationsRequest())
     assert 0 == listed.total_count
     assert 0 == listed.active_count
-    assert not running.backend.pool._threads
-    assert 0 == running.backend.pool._reserved
+    assert not running.pool._threads
+    assert 0 == running.pool._reserved
     assert not (running.home / "models").exists()
 
 

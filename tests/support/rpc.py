@@ -149,7 +149,7 @@ def service_of(
 @contextmanager
 def served(services: Sequence[ServedService], limits: ServerLimits | None = None) -> Iterator[Wire]:
     """Serve on a free port for as long as the block runs."""
-    server = RpcServer(services, LOOPBACK, limits or ServerLimits())
+    server = RpcServer(services, LOOPBACK, limits or ServerLimits(), "probe")
     address = server.bind()
     server.start()
     channel = grpc.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),))

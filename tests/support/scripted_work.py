@@ -7,11 +7,11 @@ from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
 
-from backend.__main__ import Backend
 from shared.operations.bridge import BridgeSnapshot
 from shared.operations.model import OperationType, PackedResult
+from shared.operations.service import OperationsService
 from shared.operations.starts import NewOperation
-from shared.operations.worker_pool import Job
+from shared.operations.worker_pool import Job, WorkerPool
 from shared.rpc.errors import OperationCancelledError
 from shared.training.bridge import TrainingProgressBridge
 
@@ -103,8 +103,8 @@ class ScriptedWork:
 class ScriptedOperations:
     """Starts scripted work in a backend, on the backend's own pool."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, operations: OperationsService, pool: WorkerPool) -> None:
+        self._operations, self._pool = operations, pool
         self._works: list[ScriptedWork] = []
 
     def start(self, *, epochs: int = 10) -> ScriptedWork:
@@ -118,7 +118,7 @@ class ScriptedOperations:
             fingerprint="scripted",
             metadata={"strategy": "scripted"},
         )
-        self._backend.operations.start_operation(new, _ScriptedLaunch(self._backend, work))
+        self._operations.start_operation(new, ScriptedLaunch(self._operations, self._pool, work))
         return work
 
     def start_running(self, *, epochs: int = 10) -> ScriptedWork:
@@ -133,22 +133,26 @@ class ScriptedOperations:
             work.finish()
 
 
-class _ScriptedLaunch:
-    def __init__(self, backend: Backend, work: ScriptedWork) -> None:
-        self._backend = backend
-        self._work = work
+class ScriptedLaunch:
+    """Starts scripted work on a pool."""
+
+    def __init__(self, operations: OperationsService, pool: WorkerPool, work: ScriptedWork) -> None:
+        self._operations, self._pool, self._work = operations, pool, work
 
     def reserve(self) -> None:
-        self._backend.pool.reserve()
+        """Take a worker or a place in the queue."""
+        self._pool.reserve()
 
     def begin(self, operation_id: str) -> None:
-        operations, work = self._backend.operations, self._work
+        """Register the bridge, then hand the work to the pool."""
+        operations, work = self._operations, self._work
         operations.register_local_bridge(operation_id, work.bridge)
         run = lambda: operations.run_operation(operation_id, work.run)  # noqa: E731  # a job's body
-        self._backend.pool.submit(Job(run, work.bridge.cancel))
+        self._pool.submit(Job(run, work.bridge.cancel))
 
     def release(self) -> None:
-        self._backend.pool.release()
+        """Give it back."""
+        self._pool.release()
 
 
 def _report(bridge: TrainingProgressBridge, epochs: range, total: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from shared.operations.model import FreshnessSource, Hop, Metric, Operation, Progress
@@ -25,15 +26,26 @@ class ReadCall:
     timeout: float
 
 
-@dataclass(frozen=True, slots=True)
 class FakeRead:
-    """A read that has been sent; it is carried out when the result is taken."""
+    """A read that has been sent; it is carried out on a thread of its own."""
 
-    carry_out: Callable[[], SourceReading]
+    def __init__(self, carry_out: Callable[[], SourceReading]) -> None:
+        self._answer: Future[SourceReading] = Future()
+        threading.Thread(target=self._run, args=(carry_out,), daemon=True).start()
+
+    def _run(self, carry_out: Callable[[], SourceReading]) -> None:
+        try:
+            self._answer.set_result(carry_out())
+        except BaseException as error:  # noqa: BLE001  # raised again by `result`
+            self._answer.set_exception(error)
+
+    def add_done_callback(self, call: Callable[[object], object], /) -> None:
+        """Call once it is answered, or now if it is."""
+        self._answer.add_done_callback(call)
 
     def result(self) -> SourceReading:
         """Return or raise what the test has set."""
-        return self.carry_out()
+        return self._answer.result(_PATIENCE)
 
 
 class FakeWait:
@@ -43,6 +55,7 @@ class FakeWait:
         self.timeout = timeout
         self.cancelled = False
         self.error: BaseException | None = None
+        self.retry_after: float | None = None
         self._done = False
         self._calls: list[Callable[[object], object]] = []
 
@@ -56,10 +69,11 @@ class FakeWait:
         """Whether it has ended."""
         return self._done
 
-    def result(self) -> None:
-        """Raise the error it ended with, if any."""
+    def result(self) -> float | None:
+        """Raise the error it ended with, if any; else say when to come back, if early."""
         if self.error is not None:
             raise self.error
+        return self.retry_after
 
     def cancel(self) -> bool:
         """Note that nobody waits any more."""
@@ -67,9 +81,10 @@ class FakeWait:
         self.end()
         return True
 
-    def end(self, error: BaseException | None = None) -> None:
+    def end(self, error: BaseException | None = None, retry_after: float | None = None) -> None:
         """End the wait, as the owner's answer would."""
         self.error = error
+        self.retry_after = retry_after
         self._done = True
         for call in self._calls:
             call(self)
@@ -96,6 +111,8 @@ class FakeRemoteSource:
     script: deque[SourceReading | BaseException] = field(default_factory=deque)
     after_read: Callable[[], None] | None = None
     calls: list[ReadCall] = field(default_factory=list)
+    begun: list[ReadCall] = field(default_factory=list)
+    """The reads of listings, which are not waited for one by one."""
     cancels: list[tuple[str, float]] = field(default_factory=list)
     cancel_error: BaseException | None = None
     waits: list[FakeWait] = field(default_factory=list)
@@ -106,9 +123,16 @@ class FakeRemoteSource:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def begin_read(self, cursor: int, limit: int, max_staleness: float, timeout: float) -> FakeRead:
-        """Note the call; the answer comes at `result()`."""
+    def read(self, cursor: int, limit: int, max_staleness: float, timeout: float) -> SourceReading:
+        """Note the call and do what the test has set."""
         self.calls.append(ReadCall(cursor, limit, max_staleness, timeout))
+        return self._answer(cursor, limit)
+
+    def begin_read(
+        self, cursor: int, limit: int, max_staleness: float, timeout: float, /
+    ) -> FakeRead:
+        """Note the call; a thread does what the test has set."""
+        self.begun.append(ReadCall(cursor, limit, max_staleness, timeout))
         return FakeRead(lambda: self._answer(cursor, limit))
 
     def cancel(self, reason: str, timeout: float) -> None:
@@ -117,7 +141,7 @@ class FakeRemoteSource:
             raise self.cancel_error
         self.cancels.append((reason, timeout))
 
-    def begin_wait(self, timeout: float) -> FakeWait:
+    def begin_wait(self, timeout: float, /) -> FakeWait:
         """Hand out a wait that the test ends, itself or by `on_wait`."""
         wait = FakeWait(timeout)
         self.waits.append(wait)

@@ -20,7 +20,7 @@ EVENT_LOOPS = ("asyncio", "anyio", "trio", "uvloop", "grpc.aio")
 TORCH = ("torch", "safetensors.torch")
 TRAINS = {"shared.training.classifier", "shared.training.network", "shared.training.trainer"}
 """The modules that are only imported once a training starts or a model predicts."""
-SPEAKS = ("servicer", "stub", "conversion")
+SPEAKS = ("servicer", "stub", "conversion", "operations.remote")
 """How the modules end that turn messages into domain values and back."""
 WIRE = ("grpc", "grpc_health", "grpc_reflection", "google.protobuf", "google.rpc", "ktrdr")
 
@@ -74,7 +74,7 @@ def _wire(module: str, name: str) -> str:
     kind = next((package for package in WIRE if is_in(name, package)), None)
     if kind is None or is_in(module, "backend.cli"):
         return ""
-    if module.rpartition(".")[2].endswith(SPEAKS):
+    if module.endswith(SPEAKS):
         return ""
     if is_in(module, "shared.rpc") and kind != "ktrdr":
         return ""

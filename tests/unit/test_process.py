@@ -43,7 +43,7 @@ def main():
     configure_logging("INFO", "text")
     serve_until_stopped(
         "probe",
-        RpcServer([ServedService("test.v1.Stuck", None, add)], sys.argv[1], ServerLimits()),
+        RpcServer([ServedService("test.v1.Stuck", None, add)], sys.argv[1], ServerLimits(), "me"),
         OperationsService(MemoryOperationStore(), Owner("i", incarnation="c", address="a")),
         WorkerPool("probe", workers=1, queue_limit=1),
         grace=0.1,

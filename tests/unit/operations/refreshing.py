@@ -45,7 +45,7 @@ class Refreshing:
 
     def waiting_for(self, source: FakeRemoteSource) -> int:
         assert source.target is not None
-        return self.refresher._waiting[source.target]
+        return self.refresher.outages._waiting[source.target]
 
     def sharing(self, live: LiveOperation) -> int:
         """How many wait for the flight that another leads."""

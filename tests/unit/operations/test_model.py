@@ -34,9 +34,14 @@ def test_active_states_are_those_that_are_not_terminal() -> None:
 
 
 def test_an_error_describes_what_was_raised() -> None:
-    error = OperationError.of(OperationNotFoundError("op-1"))
+    error = OperationError.of(OperationNotFoundError("op-1", instance="i", incarnation="n"))
 
-    assert (Code.NOT_FOUND, "OPERATION_NOT_FOUND", False, {"operation_id": "op-1"}) == (
+    assert (
+        Code.NOT_FOUND,
+        "OPERATION_NOT_FOUND",
+        False,
+        {"operation_id": "op-1", "instance": "i", "incarnation": "n"},
+    ) == (
         error.code,
         error.reason,
         error.retryable,

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.operations.flights import FULL_TIMEOUT, PAGE
 from shared.operations.live import LiveOperation
 from shared.operations.model import Progress
-from shared.operations.refresh import FULL_TIMEOUT, PAGE, Refreshed
+from shared.operations.refresh import Refreshed
 from shared.operations.source import BridgeSource
 from shared.rpc.errors import (
     HostTimeoutError,

@@ -236,7 +236,7 @@ def test_so_many_may_wait_for_a_target_and_no_more() -> None:
     first.result()
     second.result()
     assert its.read(other) == Refreshed(cached=False)
-    assert not its.refresher._waiting
+    assert not its.refresher.outages._waiting
 
 
 def test_what_is_cached_needs_no_place() -> None:

@@ -6,8 +6,9 @@ from shared.operations.model import OperationStatus, OperationType
 from shared.operations.service import OperationsPage
 from shared.operations.store import ACTIVE, OperationFilter, SortKey
 from shared.rpc.errors import HostUnreachableError
-from tests.support.sources import FakeRemoteSource
-from tests.unit.operations.fakes import RESULT, Setup, operation, record
+from tests.support.eventually import eventually
+from tests.support.sources import FakeRemoteSource, timed_out
+from tests.unit.operations.fakes import RESULT, Background, Setup, metric, operation, record
 
 S = OperationStatus
 ANY = OperationFilter()
@@ -84,7 +85,7 @@ def test_only_the_page_is_refreshed(setup: Setup) -> None:
     setup.remote(new, "new")
 
     assert ["new"] == ids(page_of(setup, limit=1))
-    assert (0, 1) == (len(old.calls), len(new.calls))
+    assert (0, 1) == (len(old.begun), len(new.begun))
 
 
 def test_a_row_that_no_longer_matches_is_left_out(setup: Setup) -> None:
@@ -108,17 +109,83 @@ def test_a_host_that_is_down_is_named_once_and_its_operations_come_as_known(setu
     assert [False, True, True] == [view.freshness.refresh_error is not None for view in page.views]
 
 
-def test_a_listing_takes_a_second_at_most(setup: Setup) -> None:
+def test_owners_are_asked_at_the_same_time_and_for_a_second_at_most(setup: Setup) -> None:
     sources = [FakeRemoteSource(target=f"host-{index}:1") for index in range(3)]
     for index, source in enumerate(sources):
-        source.after_read = lambda: setup.clock.advance(0.6)
+        source.gate.clear()
         setup.remote(source, f"op-{index}")
+    listing = Background(lambda: page_of(setup))
+    for source in sources:
+        assert source.arrived.acquire(timeout=5)
+    for source in sources:
+        source.gate.set()
 
-    page = page_of(setup)
+    assert 3 == len(listing.result().views)  # type: ignore[attr-defined]  # a page
+    assert [[pytest.approx(0.9)]] * 3 == [[read.timeout for read in s.begun] for s in sources]
 
-    assert 3 == len(page.views)
-    assert [0, 1, 1] == [len(source.calls) for source in sources]
-    assert ("host-0:1",) == page.unreachable
+
+def test_so_many_reads_of_one_owner_are_on_their_way_as_callers_may_wait() -> None:
+    setup = Setup(refresh_waiters=2)
+    source = FakeRemoteSource()
+    source.gate.clear()
+    for index in range(5):
+        setup.remote(source, f"op-{index}")
+    listing = Background(lambda: page_of(setup))
+    for _ in range(2):
+        assert source.arrived.acquire(timeout=5)
+    assert 2 == len(source.begun)
+    source.gate.set()
+
+    assert 5 == len(listing.result().views)  # type: ignore[attr-defined]  # a page
+    assert 5 == len(source.begun)
+
+
+def test_an_owner_that_is_frozen_delays_no_other_owners_rows(setup: Setup) -> None:
+    frozen = FakeRemoteSource(target="frozen:1", error=timed_out())
+    healthy = FakeRemoteSource(target="healthy:1")
+    frozen.gate.clear()
+    for index in range(20):
+        setup.remote(frozen if index % 2 else healthy, f"op-{index:02}")
+    listing = Background(lambda: page_of(setup, limit=20))
+    eventually(lambda: len(healthy.begun) == 10)
+    frozen.gate.set()
+
+    page = listing.result()
+    assert isinstance(page, OperationsPage)
+    stale = [view.freshness.refresh_error is not None for view in page.views]
+    assert [index % 2 == 1 for index in reversed(range(20))] == stale
+    assert ("frozen:1",) == page.unreachable
+
+
+def test_a_listing_shares_a_read_that_is_on_its_way(setup: Setup) -> None:
+    source = FakeRemoteSource()
+    live = setup.remote(source)
+    source.gate.clear()
+    reader = Background(lambda: setup.service.get_operation("op"))
+    assert source.arrived.acquire(timeout=5)
+    listing = Background(lambda: page_of(setup))
+    eventually(lambda: live.flight is not None and len(live.flight.done._cond._waiters) == 1)  # type: ignore[attr-defined]  # no public way to see it
+    source.gate.set()
+
+    reader.result()
+    assert [False] == [v.freshness.cached for v in listing.result().views]  # type: ignore[attr-defined]  # a page
+    assert (1, 0) == (len(source.calls), len(source.begun))
+
+
+def test_no_flight_is_left_when_a_listing_is_over(setup: Setup) -> None:
+    lives = [setup.remote(FakeRemoteSource(error=timed_out()), name) for name in "abc"]
+    page_of(setup)
+
+    assert [None, None, None] == [live.flight for live in lives]
+    assert not setup.service._refresher.outages._waiting
+
+
+def test_a_log_longer_than_a_page_is_read_on(setup: Setup) -> None:
+    source = FakeRemoteSource(log=[metric(step) for step in range(1, 8)], page=3)
+    setup.remote(source)
+
+    assert [7] == [view.operation.metrics_count for view in page_of(setup).views]
+    assert ([0], [3, 6]) == ([c.cursor for c in source.begun], [c.cursor for c in source.calls])
 
 
 def test_a_callers_own_deadline_counts(setup: Setup) -> None:
@@ -126,7 +193,7 @@ def test_a_callers_own_deadline_counts(setup: Setup) -> None:
     setup.remote(source)
     setup.service.list_operations(ANY, None, 10, deadline=setup.clock.monotonic() + 0.5)
 
-    assert pytest.approx(0.45) == source.calls[0].timeout
+    assert pytest.approx(0.45) == source.begun[0].timeout
 
 
 def test_an_open_record_that_nobody_here_runs_is_left_out(setup: Setup) -> None:

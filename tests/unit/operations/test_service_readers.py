@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from shared.operations.model import TRANSITIONS, OperationStatus, Progress
 from shared.operations.source import SourceReading
 from shared.rpc.errors import KtrdrError, StoreUnavailableError, UnavailableError
-from tests.support.sources import FakeRead, FakeRemoteSource
+from tests.support.sources import FakeRemoteSource
 from tests.unit.operations.fakes import (
     RESULT,
     FakeLaunch,
@@ -115,7 +115,7 @@ def test_every_reader_gets_every_metric_once(ending: str, remote: bool) -> None:
     assert {ended} == {reader.status for reader in seen}
     assert 1 == front.store.finishes
     assert {} == front.service._live
-    assert not front.service._refresher._waiting
+    assert not front.service._refresher.outages._waiting
 
 
 class OtherProcess(FakeRemoteSource):
@@ -126,10 +126,10 @@ class OtherProcess(FakeRemoteSource):
         self._host = host
         self._staleness = threading.local()
 
-    def begin_read(self, cursor: int, limit: int, max_staleness: float, timeout: float) -> FakeRead:
+    def read(self, cursor: int, limit: int, max_staleness: float, timeout: float) -> SourceReading:
         """Note how old the answer may be."""
         self._staleness.value = max_staleness
-        return super().begin_read(cursor, limit, max_staleness, timeout)
+        return super().read(cursor, limit, max_staleness, timeout)
 
     def _answer(self, cursor: int, limit: int) -> SourceReading:
         view = self._host.service.get_operation(

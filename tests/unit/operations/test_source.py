@@ -11,13 +11,13 @@ def test_a_bridge_source_is_in_this_process() -> None:
     assert (FreshnessSource.BRIDGE, None) == (source.kind, source.target)
 
 
-def test_a_bridge_is_read_when_the_result_is_taken() -> None:
+def test_a_bridge_is_read_as_it_is_now() -> None:
     worker = Worker()
-    pending = BridgeSource(worker.bridge).begin_read(1, 2, 0.0, 5.0)
+    source = BridgeSource(worker.bridge)
     worker.measure(1, 2, 3, 4)
     worker.report(25, "")
 
-    reading = pending.result()
+    reading = source.read(1, 2, 0.0, 5.0)
 
     assert (1, [2, 3], 4, True) == (
         reading.cursor,

@@ -18,7 +18,7 @@ def test_a_client_pings_no_oftener_than_servers_allow() -> None:
 
 
 def test_a_channel_finds_its_server_again_soon_after_a_restart() -> None:
-    server = RpcServer([], "127.0.0.1:0", ServerLimits())
+    server = RpcServer([], "127.0.0.1:0", ServerLimits(), "me")
     address = server.bind()
     server.start()
     with open_channel(address) as channel:
@@ -30,7 +30,7 @@ def test_a_channel_finds_its_server_again_soon_after_a_restart() -> None:
         assert serves(check)
         server.stop(0)
         assert not serves(check)
-        server = RpcServer([], address, ServerLimits())
+        server = RpcServer([], address, ServerLimits(), "me")
         server.bind()
         server.start()
         eventually(lambda: serves(check), within=5)

@@ -67,7 +67,7 @@ def test_the_address_is_the_real_one() -> None:
 
 
 def test_an_ipv6_address_keeps_its_brackets() -> None:
-    server = RpcServer([], "[::1]:0", LIMITS)
+    server = RpcServer([], "[::1]:0", LIMITS, "me")
     try:
         told = server.bind()
     except AddressError as error:  # a machine without IPv6 says so
@@ -78,7 +78,7 @@ def test_an_ipv6_address_keeps_its_brackets() -> None:
 
 def test_a_port_that_is_taken_is_a_clear_error() -> None:
     with served([]) as wire:
-        second = RpcServer([], wire.address, LIMITS)
+        second = RpcServer([], wire.address, LIMITS, "me")
         with pytest.raises(AddressError) as caught:
             second.bind()
     assert wire.address in caught.value.message
@@ -92,13 +92,13 @@ def test_a_port_another_program_listens_on_is_taken() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         with pytest.raises(AddressError, match="Cannot listen on"):
-            RpcServer([], f"127.0.0.1:{other.getsockname()[1]}", LIMITS).bind()
+            RpcServer([], f"127.0.0.1:{other.getsockname()[1]}", LIMITS, "me").bind()
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1:0", "no such host:0"])
 def test_an_address_of_another_machine_is_a_clear_error(address: str) -> None:
     with pytest.raises(AddressError, match=f"Cannot listen on {address}: .*not this machine's"):
-        RpcServer([], address, LIMITS).bind()
+        RpcServer([], address, LIMITS, "me").bind()
 
 
 # ------------------------------------------------------------------------- health
@@ -283,7 +283,7 @@ def test_a_server_whose_own_thread_is_stuck_is_left_behind(
 
 
 def test_stopping_twice_or_before_the_start_does_no_harm() -> None:
-    server = RpcServer([], LOOPBACK, LIMITS)
+    server = RpcServer([], LOOPBACK, LIMITS, "me")
     assert server.stop(0.0)
     assert server.stop(0.0)
     with served([]) as wire:

@@ -1,0 +1,127 @@
+"""Models from wherever they are: the backend's own and those of its training hosts.
+
+A page token is a position in the order newest first, which every ModelsService
+understands alike: the caller's goes to each of them as it is, and the newest of
+what they answer is the page.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import grpc
+
+from ktrdr.training.v1 import model_pb2, models_service_pb2_grpc
+from ktrdr.training.v1 import models_service_pb2 as pb
+from shared.clock import Clock, SystemClock
+from shared.rpc.deadline import deadline_of
+from shared.rpc.errors import (
+    FailedPreconditionError,
+    HostUnreachableError,
+    KtrdrError,
+    ModelNotFoundError,
+    NotFoundError,
+    UnavailableError,
+)
+from shared.rpc.host_channel import HostChannel
+from shared.rpc.paging import page_size
+from shared.training.models_servicer import ModelsServicer, next_token
+
+ANSWER = 5.0
+"""Seconds that hosts have to answer."""
+
+
+class HostModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
+    """Serves ktrdr.training.v1.ModelsService from the own store and the hosts."""
+
+    def __init__(
+        self, own: ModelsServicer, hosts: Sequence[HostChannel], clock: Clock | None = None
+    ) -> None:
+        self._own = own
+        self._hosts = tuple(hosts)
+        self._clock = clock or SystemClock()
+
+    def GetModel(  # noqa: N802  # the contract's name
+        self, request: pb.GetModelRequest, context: grpc.ServicerContext
+    ) -> pb.GetModelResponse:
+        """Answer with the one model of this name, whoever holds it."""
+        found: list[model_pb2.Model] = []
+        with contextlib.suppress(ModelNotFoundError):
+            found.append(self._own.GetModel(request, context).model)
+        answers, silent = self._ask("GetModel", request, context)
+        found = _distinct([*found, *(answer.model for answer in answers)])
+        if not found and silent:
+            targets = ", ".join(silent)
+            raise HostUnreachableError(
+                f"No model {request.name!r} was found, and not every host could be asked: "
+                f"{targets}. Ask again once they answer.",
+                metadata={"targets": ",".join(silent)},
+            )
+        if not found:
+            raise ModelNotFoundError(request.name)
+        if len(found) > 1:
+            raise _ambiguous(request.name, found)
+        return pb.GetModelResponse(model=found[0])
+
+    def ListModels(  # noqa: N802  # the contract's name
+        self, request: pb.ListModelsRequest, context: grpc.ServicerContext
+    ) -> pb.ListModelsResponse:
+        """Answer with one page of all models, newest first."""
+        limit = page_size(request.page_size, default=50, largest=500)
+        own = self._own.ListModels(request, context)
+        answers, silent = self._ask("ListModels", request, context)
+        pages = [own, *answers]
+        models = _distinct(model for page in pages for model in page.models)
+        models.sort(key=lambda model: (_nanos(model), model.name), reverse=True)
+        more = len(models) > limit or any(page.next_page_token for page in pages)
+        return pb.ListModelsResponse(
+            models=models[:limit],
+            next_page_token=next_token(models[:limit][-1]) if more and models else "",
+            total_count=sum(page.total_count for page in pages),
+            unreadable=[name for page in pages for name in page.unreadable],
+            unreachable=silent,
+        )
+
+    def _ask(
+        self, method: str, request: Any, context: grpc.ServicerContext
+    ) -> tuple[list[Any], list[str]]:
+        """Ask every host at once; return the answers, and the targets that gave none.
+
+        A host that does not hold the model has answered. Any other refusal is
+        the caller's to know.
+        """
+        left = deadline_of(context, self._clock) - self._clock.monotonic()
+        timeout = max(0.0, min(ANSWER, left * 0.8))
+        stub = models_service_pb2_grpc.ModelsServiceStub
+        calls = [(host.target, host.begin(stub, method, request, timeout)) for host in self._hosts]
+        answers: list[Any] = []
+        silent: list[str] = []
+        for target, call in calls:
+            try:
+                answers.append(call.result())
+            except NotFoundError:
+                continue
+            except UnavailableError:
+                silent.append(target)
+        return answers, silent
+
+
+def _distinct(models: Iterable[model_pb2.Model]) -> list[model_pb2.Model]:
+    """Leave out what a folder shared by several processes shows twice."""
+    return list({(m.name, m.result.instance, _nanos(m)): m for m in models}.values())
+
+
+def _nanos(model: model_pb2.Model) -> int:
+    return model.create_time.ToNanoseconds()
+
+
+def _ambiguous(name: str, found: Sequence[model_pb2.Model]) -> KtrdrError:
+    instances = [model.result.instance for model in found]
+    return FailedPreconditionError(
+        f"{len(found)} processes hold a model {name!r}: {', '.join(instances)}. Name one of them "
+        "as instance (`ktrdr models show --instance`).",
+        reason="MODEL_AMBIGUOUS",
+        metadata={"name": name[:200], "instances": ",".join(instances)},
+    )

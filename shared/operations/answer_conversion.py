@@ -1,0 +1,239 @@
+"""Reads what another process answers: messages to the domain, nothing taken on trust.
+
+A peer may be a newer ktrdr, a damaged one or no ktrdr at all. What cannot be
+true is a MalformedAnswerError that names the field; it changes nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import isfinite
+from typing import TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ktrdr.operations.v1 import operation_pb2 as pb
+from ktrdr.operations.v1 import operations_service_pb2 as service_pb
+from shared.operations.conversion import STATUS_FROM_PROTO, TYPE_FROM_PROTO, seconds
+from shared.operations.model import (
+    Freshness,
+    FreshnessSource,
+    Hop,
+    Liveness,
+    Metric,
+    Operation,
+    OperationError,
+    OperationStatus,
+    PackedResult,
+    Progress,
+)
+from shared.operations.views import OperationView
+from shared.rpc.errors import Code, MalformedAnswerError
+
+_SOURCE_FROM_PROTO = {
+    pb.FreshnessSource.Value(f"FRESHNESS_SOURCE_{source.value}"): source
+    for source in FreshnessSource
+}
+KeyT = TypeVar("KeyT", bound=int)
+KnownT = TypeVar("KnownT")
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsPage:
+    """One page of an operation's log."""
+
+    metrics: tuple[Metric, ...]
+    new_cursor: int
+    has_more: bool
+    freshness: Freshness
+
+
+@dataclass(frozen=True, slots=True)
+class RemotePage:
+    """One page of another process's listing."""
+
+    views: tuple[OperationView, ...]
+    next_page_token: str
+    total_count: int
+    active_count: int
+    unreachable: tuple[str, ...]
+    instance: str
+    incarnation: str
+
+
+def view_from(answer: service_pb.GetOperationResponse, asked: str, cursor: int) -> OperationView:
+    """Read the answer of GetOperation(`asked`, metrics_cursor=`cursor`)."""
+    view = operation_view_from(answer.operation, asked)
+    count = view.operation.metrics_count
+    _require(cursor + len(answer.metrics) <= max(cursor, count), "metrics", "go past metrics_count")
+    return OperationView(
+        view.operation, view.freshness, view.liveness, tuple(map(_metric, answer.metrics))
+    )
+
+
+def operation_view_from(message: pb.Operation, asked: str | None = None) -> OperationView:
+    """Read an operation as answered; `asked` is the id it has to have."""
+    _require(asked is None or message.operation_id == asked, "operation_id", "is another's")
+    _require(message.HasField("freshness"), "freshness", "is missing")
+    liveness = _liveness(message.liveness) if message.HasField("liveness") else None
+    return OperationView(_operation(message), _freshness(message.freshness), liveness)
+
+
+def metrics_page_from(answer: service_pb.GetMetricsResponse, cursor: int) -> MetricsPage:
+    """Read the answer of GetMetrics(cursor=`cursor`)."""
+    _require(answer.new_cursor == cursor + len(answer.metrics), "new_cursor", "skips metrics")
+    _require(bool(answer.metrics) or not answer.has_more, "has_more", "promises what is not sent")
+    return MetricsPage(
+        tuple(map(_metric, answer.metrics)),
+        answer.new_cursor,
+        answer.has_more,
+        _freshness(answer.freshness),
+    )
+
+
+def remote_page_from(answer: service_pb.ListOperationsResponse) -> RemotePage:
+    """Read the answer of ListOperations."""
+    _require(bool(answer.instance and answer.incarnation), "instance", "is missing")
+    _require(answer.active_count >= 0, "active_count", "is negative")
+    return RemotePage(
+        tuple(operation_view_from(message) for message in answer.operations),
+        answer.next_page_token,
+        answer.total_count,
+        answer.active_count,
+        tuple(answer.unreachable),
+        answer.instance,
+        answer.incarnation,
+    )
+
+
+def _operation(message: pb.Operation) -> Operation:
+    status = _known("status", message.status, STATUS_FROM_PROTO)
+    outcome = message.WhichOneof("outcome")
+    _require(
+        outcome == ("result" if status is OperationStatus.COMPLETED else "error")
+        if status.terminal
+        else outcome is None,
+        "outcome",
+        f"does not fit {status.value}",
+    )
+    _require(message.metrics_count >= 0, "metrics_count", "is negative")
+    end_time = _optional_time("end_time", message)
+    _require((end_time is not None) == status.terminal, "end_time", f"does not fit {status.value}")
+    return Operation(
+        operation_id=message.operation_id,
+        type=_known("type", message.type, TYPE_FROM_PROTO),
+        status=status,
+        create_time=_time("create_time", message.create_time),
+        update_time=_time("update_time", message.update_time),
+        progress=_progress(message.progress) if message.HasField("progress") else None,
+        metadata=dict(message.metadata),
+        metrics_count=message.metrics_count,
+        start_time=_optional_time("start_time", message),
+        end_time=end_time,
+        cancel_time=_optional_time("cancel_time", message),
+        cancel_reason=message.cancel_reason,
+        result=PackedResult(message.result.type_url, message.result.value)
+        if outcome == "result"
+        else None,
+        error=_error(message.error) if outcome == "error" else None,
+    )
+
+
+def _progress(message: pb.Progress) -> Progress:
+    percentage = message.percentage if message.HasField("percentage") else None
+    _require(percentage is None or 0 <= percentage <= 100, "progress.percentage", "is not 0 to 100")
+    remaining = None
+    if message.HasField("estimated_remaining"):
+        remaining = _seconds("progress.estimated_remaining", message.estimated_remaining)
+    return Progress(
+        percentage=percentage,
+        message=message.message,
+        phase=message.phase,
+        current_step=message.current_step,
+        total_steps=message.total_steps if message.HasField("total_steps") else None,
+        items_processed=message.items_processed,
+        items_total=message.items_total if message.HasField("items_total") else None,
+        update_time=_optional_time("update_time", message),
+        estimated_remaining=remaining,
+        context=dict(message.context),
+    )
+
+
+def _metric(message: pb.Metric) -> Metric:
+    return Metric(
+        time=_time("metrics.time", message.time),
+        kind=message.kind,
+        step=message.step,
+        values=dict(message.values),
+        labels=dict(message.labels),
+    )
+
+
+def _error(message: pb.OperationError) -> OperationError:
+    try:
+        code = Code(message.code)
+    except ValueError:
+        code = Code.UNKNOWN  # a code of google.rpc that ktrdr does not use, or a later one
+    return OperationError(
+        code, message.reason, message.message, message.retryable, dict(message.metadata)
+    )
+
+
+def _freshness(message: pb.Freshness) -> Freshness:
+    _require(len(message.path) > 0, "freshness.path", "is empty")
+    return Freshness(
+        age=_seconds("freshness.age", message.age),
+        source=_known("freshness.source", message.source, _SOURCE_FROM_PROTO),
+        cached=message.cached,
+        refresh_error=_error(message.refresh_error) if message.HasField("refresh_error") else None,
+        path=tuple(map(_hop, message.path)),
+    )
+
+
+def _hop(message: pb.Hop) -> Hop:
+    return Hop(
+        instance=message.instance,
+        source=_known("freshness.path.source", message.source, _SOURCE_FROM_PROTO),
+        cached=message.cached,
+        age=_seconds("freshness.path.age", message.age),
+    )
+
+
+def _liveness(message: pb.Liveness) -> Liveness:
+    age = None
+    if message.HasField("last_report_age"):
+        age = _seconds("liveness.last_report_age", message.last_report_age)
+    return Liveness(message.worker_alive, age)
+
+
+def _seconds(field: str, message: Duration) -> float:
+    value = seconds(message)
+    _require(isfinite(value) and value >= 0, field, "is negative")
+    return value
+
+
+def _optional_time(field: str, message: Message) -> datetime | None:
+    return _time(field, getattr(message, field)) if message.HasField(field) else None
+
+
+def _time(field: str, message: Timestamp) -> datetime:
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise MalformedAnswerError(f"{field} is no time.") from error
+
+
+def _known(field: str, number: KeyT, known: Mapping[KeyT, KnownT]) -> KnownT:
+    value = known.get(number)
+    if value is None:
+        raise MalformedAnswerError(f"{field} is {number}, which this version does not know.")
+    return value
+
+
+def _require(holds: bool, field: str, fault: str) -> None:
+    if not holds:
+        raise MalformedAnswerError(f"{field} {fault}.")

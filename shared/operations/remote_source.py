@@ -1,0 +1,242 @@
+"""Where news of an operation on another host comes from: its owner, asked through a stub.
+
+The owner is one instance. What another instance says about an operation of the
+same name is not taken, whatever address it answers at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from shared.clock import Clock
+from shared.operations.model import (
+    FreshnessSource,
+    Operation,
+    OperationError,
+    OperationStatus,
+    OperationType,
+    Owner,
+)
+from shared.operations.remote import PendingAnswer, RemoteOperationStub
+from shared.operations.source import SourceReading
+from shared.operations.views import OperationView
+from shared.rpc.errors import (
+    Code,
+    KtrdrError,
+    NotFoundError,
+    ResourceExhaustedError,
+    UnavailableError,
+    WrongHostError,
+)
+
+StartAgain = Callable[[float], None]
+"""Repeats a start whose answer was lost, within so many seconds; raises a KtrdrError."""
+
+OPERATION_LOST = OperationError(
+    Code.DATA_LOSS,
+    "OPERATION_LOST",
+    "The process that ran the operation has been restarted and does not know it any more: its "
+    "outcome is unknown. Start it again with a new request_id.",
+    retryable=True,
+)
+
+
+class RemoteSource:
+    """An operation whose worker is in another process."""
+
+    kind = FreshnessSource.REMOTE
+
+    def __init__(
+        self,
+        stub: RemoteOperationStub,
+        host_operation_id: str,
+        owner: Owner,
+        clock: Clock,
+        start_again: StartAgain | None,
+    ) -> None:
+        self._stub = stub
+        self._id = host_operation_id
+        self._owner = owner
+        self._clock = clock
+        # Set until the owner is known to have the operation. Flights are single
+        # and a cancellation that repeats the start too does no harm.
+        self._start_again = start_again
+        self.target: str | None = stub.target
+
+    def read(
+        self,
+        cursor: int,
+        limit: int,  # noqa: ARG002  # pages are the owner's
+        max_staleness: float,
+        timeout: float,
+    ) -> SourceReading:
+        """Ask the owner, and tell it once more to start if it was never told."""
+        give_up_at = self._clock.monotonic() + timeout
+        try:
+            return self._get(cursor, max_staleness, timeout)
+        except NotFoundError as error:
+            missing = self._missing(error, cursor)
+            if missing is not None:
+                return missing
+        refused = self._repeat_start(give_up_at, cursor)
+        if refused is not None:
+            return refused
+        return self._get(cursor, max_staleness, self._left(give_up_at))
+
+    def begin_read(
+        self,
+        cursor: int,
+        limit: int,  # noqa: ARG002  # as above
+        max_staleness: float,
+        timeout: float,
+        /,
+    ) -> PendingReading:
+        """Ask the owner and do not wait; an unknown start is left to a read that waits."""
+        answer = self._stub.begin_get_operation(
+            self._id, max_staleness=max_staleness, metrics_cursor=cursor, timeout=timeout
+        )
+        return PendingReading(self, answer, cursor)
+
+    def cancel(self, reason: str, timeout: float) -> None:
+        """Tell the owner; UnavailableError if that cannot be done."""
+        give_up_at = self._clock.monotonic() + timeout
+        try:
+            self._cancel(reason, timeout)
+        except NotFoundError as error:
+            if self._missing(error, 0) is not None:
+                return  # lost: the next read says so
+            self._repeat_start(give_up_at, 0)
+            self._cancel(reason, self._left(give_up_at))
+
+    def begin_wait(self, timeout: float, /) -> PendingEnd:
+        """Wait at the owner for the operation's end, as one call."""
+        return PendingEnd(self._stub.begin_wait_operation(self._id, timeout=timeout))
+
+    def reading(self, view: OperationView, cursor: int) -> SourceReading:
+        """Take an answer for what it is; raises WrongHostError if it is not the owner's."""
+        self._require_owner(view.freshness.path[0].instance)
+        self._start_again = None
+        return SourceReading(
+            cursor=cursor,
+            metrics=view.metrics,
+            metrics_count=view.operation.metrics_count,
+            progress=view.operation.progress,
+            last_report_age=view.liveness.last_report_age if view.liveness else None,
+            age=view.freshness.age,
+            operation=view.operation,
+            liveness=view.liveness,
+            path=view.freshness.path,
+        )
+
+    def missing(self, error: NotFoundError, cursor: int) -> SourceReading:
+        """What it means that the operation is unknown, for a read that cannot start it again."""
+        reading = self._missing(error, cursor)
+        if reading is None:
+            raise UnavailableError(
+                f"Whether {self.target} has been told to start the operation is not known; "
+                "reading the operation by itself asks again.",
+                reason="START_UNKNOWN",
+                metadata={"target": self.target or ""},
+            ) from error
+        return reading
+
+    def _get(self, cursor: int, max_staleness: float, timeout: float) -> SourceReading:
+        view = self._stub.get_operation(
+            self._id, max_staleness=max_staleness, metrics_cursor=cursor, timeout=timeout
+        )
+        return self.reading(view, cursor)
+
+    def _cancel(self, reason: str, timeout: float) -> None:
+        view = self._stub.cancel_operation(self._id, reason, timeout=timeout)
+        self.reading(view, 0)
+
+    def _missing(self, error: NotFoundError, cursor: int) -> SourceReading | None:
+        """The reading of a lost operation; None if the owner was perhaps never told.
+
+        WrongHostError if it is another instance that does not know it.
+        """
+        self._require_owner(error.metadata.get("instance", ""))
+        same_life = error.metadata.get("incarnation") == self._owner.incarnation
+        if same_life and self._start_again is not None:
+            return None
+        return self._ended(OPERATION_LOST, cursor)
+
+    def _repeat_start(self, give_up_at: float, cursor: int) -> SourceReading | None:
+        """Repeat the start; the reading of an operation that was refused for good, or None."""
+        if self._start_again is None:
+            return None  # another caller has done so
+        try:
+            self._start_again(self._left(give_up_at))
+        except (UnavailableError, ResourceExhaustedError):
+            raise
+        except KtrdrError as error:
+            return self._ended(OperationError.of(error), cursor)
+        self._start_again = None
+        return None
+
+    def _ended(self, error: OperationError, cursor: int) -> SourceReading:
+        """The reading of an operation that failed with what only we can tell."""
+        now = self._clock.now()
+        operation = Operation(
+            operation_id=self._id,
+            type=OperationType.TRAINING,  # never taken over
+            status=OperationStatus.FAILED,
+            create_time=now,
+            update_time=now,
+            end_time=now,
+            error=error,
+        )
+        return SourceReading(cursor, (), cursor, None, operation=operation)
+
+    def _require_owner(self, instance: str) -> None:
+        if instance != self._owner.instance_id:
+            raise WrongHostError(
+                self.target or "", expected=self._owner.instance_id, found=instance
+            )
+
+    def _left(self, give_up_at: float) -> float:
+        return max(0.0, give_up_at - self._clock.monotonic())
+
+
+@dataclass(frozen=True, slots=True)
+class PendingReading:
+    """A read of a remote source that is on its way."""
+
+    source: RemoteSource
+    answer: PendingAnswer[OperationView]
+    cursor: int
+
+    def add_done_callback(self, call: Callable[[object], object], /) -> None:
+        """Have `call` called, on any thread, when the answer is here, or now if it is."""
+        self.answer.add_done_callback(call)
+
+    def result(self) -> SourceReading:
+        """Return what it brought, or raise a KtrdrError."""
+        try:
+            return self.source.reading(self.answer.result(), self.cursor)
+        except NotFoundError as error:
+            return self.source.missing(error, self.cursor)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingEnd:
+    """A wait at the owner that is on its way."""
+
+    answer: PendingAnswer[tuple[OperationView, float | None]]
+
+    def add_done_callback(self, call: Callable[[object], object], /) -> None:
+        """Have `call` called, on any thread, when the wait is over, or now if it is."""
+        self.answer.add_done_callback(call)
+
+    def done(self) -> bool:
+        """Whether the wait is over."""
+        return self.answer.done()
+
+    def result(self) -> float | None:
+        """None if the wait was served, else the seconds after which to ask again."""
+        return self.answer.result()[1]
+
+    def cancel(self) -> object:
+        """Give the wait up."""
+        return self.answer.cancel()

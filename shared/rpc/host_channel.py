@@ -1,0 +1,180 @@
+"""The one channel of a process to another: deadlines, retries where safe, domain errors.
+
+A call is repeated only if the connection was never made, so that the other side
+has certainly not seen it. It is then repeated on a new connection: one that has
+failed before waits up to a second until it tries again, and a host that is back
+would go on looking dead.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, TypeVar
+
+import grpc
+
+from shared.rpc.channel import open_channel
+from shared.rpc.errors import HostNotConnectedError, HostUnreachableError, KtrdrError
+from shared.rpc.failed_call import domain_error, read_failed_call
+from shared.rpc.via import forwarded
+
+RETRIES = 2
+"""Times a call is repeated at most."""
+
+StubT = TypeVar("StubT")
+
+
+class _Connection:
+    """A channel with the generated stubs on it."""
+
+    def __init__(self, target: str) -> None:
+        self.channel = open_channel(target)
+        self.tried = False
+        """Whether a call was made on it: its next failure may be an old one."""
+        self.failed = False
+        """Whether it could not be made: the next call gets a new one."""
+        self._stubs: dict[Callable[[grpc.Channel], Any], Any] = {}
+
+    def stub(self, kind: Callable[[grpc.Channel], StubT]) -> StubT:
+        made: StubT | None = self._stubs.get(kind)
+        if made is None:
+            made = self._stubs[kind] = kind(self.channel)
+        return made
+
+    def note(self, error: grpc.RpcError) -> None:
+        """Learn from a failed call."""
+        self.failed = self.failed or read_failed_call(error).never_connected
+
+
+class HostChannel:
+    """Calls to the process at one target, through generated stubs.
+
+    Safe to use from several threads. `instance` is this process's id, which
+    travels with every call.
+    """
+
+    def __init__(self, target: str, instance: str) -> None:
+        self.target = target
+        self._instance = instance
+        self._lock = threading.Lock()  # guards the replacement of _connection, and _closed
+        self._connection = _Connection(target)
+        self._closed = False
+
+    def call(
+        self, stub: Callable[[grpc.Channel], object], method: str, request: object, timeout: float
+    ) -> Any:
+        """Call a method and return its answer within `timeout` seconds, or raise a KtrdrError."""
+        give_up_at = monotonic() + timeout
+        for _ in range(1 + RETRIES):
+            connection = self._usable()
+            retry = connection.tried  # a new one has failed just now
+            try:
+                return self._send(connection, stub, method, request, give_up_at - monotonic())
+            except grpc.RpcError as error:
+                connection.note(error)
+                if not (connection.failed and retry) or monotonic() >= give_up_at:
+                    raise self.error_of(error, timeout) from error
+        raise AssertionError("a connection that was not tried before is not retried")
+
+    def begin(
+        self, stub: Callable[[grpc.Channel], object], method: str, request: object, timeout: float
+    ) -> PendingCall:
+        """Send a call and do not wait. Not repeated: whoever needs it can ask again."""
+        connection = self._usable()
+        try:
+            bound = getattr(connection.stub(stub), method)
+            future = bound.future(request, timeout=timeout, metadata=forwarded(self._instance))
+        except ValueError as error:  # gRPC's way to say that the channel is closed
+            return PendingCall(self, None, timeout, self._closed_error(error))
+        connection.tried = True
+        return PendingCall(self, future, timeout, connection=connection)
+
+    def close(self) -> None:
+        """Close the channel; calls on their way end, later ones raise HostUnreachableError."""
+        with self._lock:
+            self._closed = True
+            self._connection.channel.close()
+
+    def error_of(self, error: grpc.RpcError, timeout: float) -> KtrdrError:
+        """The domain error of a call to this target that failed."""
+        known = domain_error(error, self.target, timeout=timeout)
+        if read_failed_call(error).never_connected:
+            return HostNotConnectedError(known.message, metadata=known.metadata)
+        return known
+
+    def _send(
+        self,
+        connection: _Connection,
+        stub: Callable[[grpc.Channel], object],
+        method: str,
+        request: object,
+        timeout: float,
+    ) -> Any:
+        connection.tried = True
+        try:
+            bound = getattr(connection.stub(stub), method)
+            return bound(request, timeout=timeout, metadata=forwarded(self._instance))
+        except ValueError as error:  # as above
+            raise self._closed_error(error) from error
+
+    def _usable(self) -> _Connection:
+        """The connection, or a new one in place of one that could not be made."""
+        if self._connection.failed:
+            with self._lock:
+                failed = self._connection
+                if failed.failed and not self._closed:
+                    self._connection = _Connection(self.target)
+                    failed.channel.close()
+        return self._connection
+
+    def _closed_error(self, error: ValueError) -> KtrdrError:
+        return HostUnreachableError(
+            f"This process is ending and asks {self.target} no more ({error}).",
+            metadata={"target": self.target},
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PendingCall:
+    """A call that has been sent."""
+
+    channel: HostChannel
+    future: Any
+    """A grpc.Future; None if it could not be sent."""
+    timeout: float
+    refused: KtrdrError | None = None
+    connection: _Connection | None = None
+
+    def add_done_callback(self, call: Callable[[object], object], /) -> None:
+        """Have `call` called, on any thread, when the call has ended, or now if it has."""
+        if self.future is None:
+            call(self)
+        else:
+            self.future.add_done_callback(call)
+
+    def done(self) -> bool:
+        """Whether the call has ended."""
+        return self.future is None or bool(self.future.done())
+
+    def cancel(self) -> object:
+        """Give the call up."""
+        return self.future is not None and self.future.cancel()
+
+    def result(self) -> Any:
+        """Wait for the answer and return it, or raise a KtrdrError."""
+        if self.refused is not None:
+            raise self.refused
+        try:
+            return self.future.result()
+        except grpc.FutureCancelledError as error:
+            raise HostUnreachableError(
+                f"The call to {self.channel.target} was given up.",
+                metadata={"target": self.channel.target},
+            ) from error
+        except grpc.RpcError as error:
+            if self.connection is not None:
+                self.connection.note(error)
+            raise self.channel.error_of(error, self.timeout) from error

@@ -1,0 +1,194 @@
+"""Training hosts on real sockets whose work a test carries out step by step."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import inf
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import grpc
+
+from ktrdr.operations.v1 import operations_service_pb2 as pb
+from ktrdr.operations.v1 import operations_service_pb2_grpc
+from ktrdr.training.v1 import (
+    models_service_pb2_grpc,
+    training_host_service_pb2_grpc,
+    training_service_pb2_grpc,
+)
+from shared.clock import Clock
+from shared.instance import Instance
+from shared.marketdata.sample import SampleBarSource
+from shared.operations.model import Owner
+from shared.operations.service import OperationsLimits, OperationsService
+from shared.operations.servicer import OperationsServicer
+from shared.operations.starts import Launch
+from shared.operations.store import MemoryOperationStore, OperationStore
+from shared.operations.worker_pool import WorkerPool
+from shared.process import stop
+from shared.rpc.admission import START, UNLIMITED
+from shared.rpc.server import RpcServer, ServedService, ServerLimits
+from shared.training.launcher import TrainingOrder
+from shared.training.model_store import ModelStore
+from shared.training.models_servicer import ModelsServicer
+from shared.training.servicer import TrainingServicer
+from tests.support.eventually import eventually
+from tests.support.scripted_work import ScriptedLaunch, ScriptedWork
+from training_host.servicer import TrainingHostServicer
+
+ID_PREFIX = "host_training_"
+BARS = SampleBarSource()
+"""Shared, so that the embedded prices are read once."""
+
+
+def new_instance() -> Instance:
+    """Nobody that was there before."""
+    return Instance(uuid4().hex, uuid4().hex)
+
+
+class CountingServicer(OperationsServicer):
+    """Counts the calls that reach the host, and does what a test wants before each."""
+
+    def __init__(self, operations: OperationsService, clock: Clock | None) -> None:
+        super().__init__(operations, clock)
+        self.calls: Counter[str] = Counter()
+        self.before: Callable[[str], None] = lambda _: None
+
+    def _count(self, method: str) -> None:
+        self.calls[method] += 1
+        self.before(method)
+
+    def GetOperation(  # noqa: N802  # the contract's name
+        self, request: pb.GetOperationRequest, context: grpc.ServicerContext
+    ) -> pb.GetOperationResponse:
+        self._count("GetOperation")
+        return super().GetOperation(request, context)
+
+    def ListOperations(  # noqa: N802  # the contract's name
+        self, request: pb.ListOperationsRequest, context: grpc.ServicerContext
+    ) -> pb.ListOperationsResponse:
+        self._count("ListOperations")
+        return super().ListOperations(request, context)
+
+    def CancelOperation(  # noqa: N802  # the contract's name
+        self, request: pb.CancelOperationRequest, context: grpc.ServicerContext
+    ) -> pb.CancelOperationResponse:
+        self._count("CancelOperation")
+        return super().CancelOperation(request, context)
+
+    def WaitOperation(  # noqa: N802  # the contract's name
+        self, request: pb.WaitOperationRequest, context: grpc.ServicerContext
+    ) -> pb.WaitOperationResponse:
+        self._count("WaitOperation")
+        return super().WaitOperation(request, context)
+
+
+class ScriptedHost:
+    """A training host that takes trainings and lets the test do the work.
+
+    Everything but the work is what a training host is made of. `before_start`
+    runs in each StartTraining once the request has been checked.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        address: str = "127.0.0.1:0",
+        instance: Instance | None = None,
+        store: OperationStore | None = None,
+        cache_ttl: float = 1.0,
+        workers: int = 4,
+        queue_limit: int = 4,
+        limits: ServerLimits | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.instance = instance or new_instance()
+        self.works: dict[str, ScriptedWork] = {}
+        self.before_start: Callable[[], None] = lambda: None
+        owner = Owner(self.instance.id, self.instance.incarnation, address)
+        self.operations = OperationsService(
+            store or MemoryOperationStore(),
+            owner,
+            limits=OperationsLimits(cache_ttl=cache_ttl),
+            clock=clock,
+        )
+        self.pool = WorkerPool("training", workers=workers, queue_limit=queue_limit)
+        self.models = ModelStore(home / "models")
+        self.servicer = CountingServicer(self.operations, clock)
+        self.server = RpcServer(
+            self._services(clock), address, limits or ServerLimits(), self.instance.id
+        )
+        self.address = self.server.bind()
+        self.operations.advertise(self.address)
+        self.server.start()
+
+    def _services(self, clock: Clock | None) -> list[ServedService]:
+        trainings = TrainingServicer(self.operations, self, BARS, id_prefix=ID_PREFIX, clock=clock)
+        old = TrainingHostServicer(self.operations, id_prefix=ID_PREFIX, clock=clock)
+        return [
+            ServedService(
+                "ktrdr.operations.v1.OperationsService",
+                self.servicer,
+                operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
+                {"WaitOperation": UNLIMITED},
+            ),
+            ServedService(
+                "ktrdr.training.v1.TrainingService",
+                trainings,
+                training_service_pb2_grpc.add_TrainingServiceServicer_to_server,
+                {"StartTraining": START},
+            ),
+            ServedService(
+                "ktrdr.training.v1.TrainingHostService",
+                old,
+                training_host_service_pb2_grpc.add_TrainingHostServiceServicer_to_server,
+            ),
+            ServedService(
+                "ktrdr.training.v1.ModelsService",
+                ModelsServicer(self.models),
+                models_service_pb2_grpc.add_ModelsServiceServicer_to_server,
+            ),
+        ]
+
+    @property
+    def calls(self) -> Counter[str]:
+        """How often each method of the Operations service was called."""
+        return self.servicer.calls
+
+    def launch(self, order: TrainingOrder, deadline: float = inf) -> Launch:
+        """Launch scripted work in place of a training."""
+        self.before_start()
+        work = ScriptedWork(ID_PREFIX + order.request_id)
+        self.works[work.operation_id] = work
+        return ScriptedLaunch(self.operations, self.pool, work)
+
+    def work(self, operation_id: str) -> ScriptedWork:
+        """The work behind a backend's operation, once a worker is at it."""
+        eventually(lambda: ID_PREFIX + operation_id in self.works)
+        work = self.works[ID_PREFIX + operation_id]
+        work.step(lambda _: None)
+        return work
+
+    def close(self) -> None:
+        """Let all work end and stop the host as its process would."""
+        for work in self.works.values():
+            work.finish()
+        stop(self.server, self.operations, self.pool, grace=5.0)
+
+    def vanish(self) -> None:
+        """Stop serving at once, recording nothing, as a killed process does."""
+        self.server.stop(0.0)
+
+
+@contextmanager
+def scripted_host(home: Path, **options: Any) -> Iterator[ScriptedHost]:
+    """Serve a scripted host; options as ScriptedHost's."""
+    host = ScriptedHost(home, **options)
+    try:
+        yield host
+    finally:
+        host.close()

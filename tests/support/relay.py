@@ -1,0 +1,100 @@
+"""A network between two processes that a test can cut, freeze and redirect."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import suppress
+
+
+class Relay:
+    """Passes bytes between whoever connects to `address` and a target; owns its threads.
+
+    While cut, connections are refused and those there were are closed. While
+    frozen, connections are made and nothing passes.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._passing = threading.Event()
+        self._passing.set()
+        self._lock = threading.Lock()  # guards the fields below
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._listener = self._listen(0)
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def cut(self) -> None:
+        """Refuse connections and close those there are."""
+        self._close(self._listener)
+        with self._lock:
+            sockets, self._open = self._open, set()
+        for each in sockets:
+            self._close(each)
+
+    def restore(self) -> None:
+        """Take connections again, at the same address."""
+        self._listener = self._listen(int(self.address.rpartition(":")[2]))
+
+    def freeze(self) -> None:
+        """Keep connections, and pass nothing on them."""
+        self._passing.clear()
+
+    def thaw(self) -> None:
+        """Pass on what has come meanwhile, and everything after."""
+        self._passing.set()
+
+    def point_at(self, target: str) -> None:
+        """Lead later connections to another target."""
+        self._target = target
+
+    def close(self) -> None:
+        """Cut, and join every thread."""
+        self.cut()
+        self._passing.set()
+        for thread in self._threads:
+            thread.join(10)
+            assert not thread.is_alive(), "a thread of the relay hangs"
+
+    def _listen(self, port: int) -> socket.socket:
+        listener = socket.create_server(("127.0.0.1", port), backlog=128)
+        self._start(self._accept, listener)
+        return listener
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = listener.accept()
+                self._connect(near)
+
+    def _connect(self, near: socket.socket) -> None:
+        host, _, port = self._target.rpartition(":")
+        try:
+            far = socket.create_connection((host, int(port)))
+        except OSError:
+            self._close(near)
+            return
+        with self._lock:
+            self._open |= {near, far}
+        self._start(self._pass, near, far)
+        self._start(self._pass, far, near)
+
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                self._passing.wait()
+                sink.sendall(data)
+        self._close(source)
+        self._close(sink)
+
+    def _start(self, run: object, *args: socket.socket) -> None:
+        thread = threading.Thread(target=run, args=args, daemon=True)  # type: ignore[arg-type]  # its own methods
+        with self._lock:
+            self._threads.append(thread)
+        thread.start()
+
+    @staticmethod
+    def _close(each: socket.socket) -> None:
+        with suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
+        each.close()

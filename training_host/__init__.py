@@ -1,0 +1,1 @@
+"""The training host: trains models, on a machine of its own if need be."""

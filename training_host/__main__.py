@@ -1,0 +1,105 @@
+"""The training host's composition root: settings → stores → services → servicers → server."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from ktrdr.operations.v1 import operations_service_pb2_grpc
+from ktrdr.training.v1 import (
+    models_service_pb2_grpc,
+    training_host_service_pb2_grpc,
+    training_service_pb2_grpc,
+)
+from shared.instance import Instance, claimed_instance
+from shared.logs import configure_logging
+from shared.marketdata.bars import BarSource
+from shared.marketdata.sample import SampleBarSource
+from shared.operations.model import Owner
+from shared.operations.service import OperationsService
+from shared.operations.servicer import OperationsServicer
+from shared.operations.store import MemoryOperationStore, OperationStore
+from shared.operations.worker_pool import WorkerPool
+from shared.process import guarded, operations_limits, serve_until_stopped, server_limits
+from shared.rpc.admission import START, UNLIMITED
+from shared.rpc.server import RpcServer, ServedService
+from shared.settings import load_settings, require_training, usable_folder
+from shared.training.launcher import LocalTrainingLauncher
+from shared.training.model_store import ModelStore
+from shared.training.models_servicer import ModelsServicer
+from shared.training.servicer import TrainingServicer
+from training_host.servicer import TrainingHostServicer
+from training_host.settings import TrainingHostSettings
+
+ID_PREFIX = "host_training_"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingHost:
+    """The parts of a training host that somebody has to start and stop."""
+
+    server: RpcServer
+    operations: OperationsService
+    pool: WorkerPool
+
+
+def build_training_host(
+    settings: TrainingHostSettings, instance: Instance, store: OperationStore, bars: BarSource
+) -> TrainingHost:
+    """Wire a training host from its parts."""
+    owner = Owner(instance.id, instance.incarnation, settings.training_host_address)
+    operations = OperationsService(store, owner, limits=operations_limits(settings))
+    pool = WorkerPool(
+        "training", workers=settings.training_workers, queue_limit=settings.training_queue
+    )
+    models = ModelStore(settings.models_dir)
+    launcher = LocalTrainingLauncher(operations, pool, bars, models, instance.id)
+    services = [
+        ServedService(
+            "ktrdr.operations.v1.OperationsService",
+            OperationsServicer(operations),
+            operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
+            {"WaitOperation": UNLIMITED},  # bounded by the service, which answers early
+        ),
+        ServedService(
+            "ktrdr.training.v1.TrainingService",
+            TrainingServicer(operations, launcher, bars, id_prefix=ID_PREFIX),
+            training_service_pb2_grpc.add_TrainingServiceServicer_to_server,
+            {"StartTraining": START},
+        ),
+        ServedService(
+            "ktrdr.training.v1.TrainingHostService",
+            TrainingHostServicer(operations, id_prefix=ID_PREFIX),
+            training_host_service_pb2_grpc.add_TrainingHostServiceServicer_to_server,
+        ),
+        ServedService(
+            "ktrdr.training.v1.ModelsService",
+            ModelsServicer(models),
+            models_service_pb2_grpc.add_ModelsServiceServicer_to_server,
+        ),
+    ]
+    server = RpcServer(
+        services, settings.training_host_address, server_limits(settings), instance.id
+    )
+    return TrainingHost(server, operations, pool)
+
+
+def main() -> None:
+    """Run a training host until it is told to stop."""
+    settings = load_settings(TrainingHostSettings)
+    configure_logging(settings.log_level, settings.log_format)
+    require_training("The training host")
+    usable_folder(settings.models_dir, "KTRDR_HOME")
+    with claimed_instance(settings.state_dir, "training_host") as instance:
+        host = build_training_host(settings, instance, MemoryOperationStore(), SampleBarSource())
+        serve_until_stopped(
+            "training_host",
+            host.server,
+            host.operations,
+            host.pool,
+            grace=settings.shutdown_grace,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))
