@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import Enum
-from typing import Protocol, cast
-
 import grpc
-from google.rpc import error_details_pb2, status_pb2
 
 from backend.cli.failures import ExitCode, RpcFailedError
 from backend.cli.options import ADDRESS_VARIABLE
+from shared.rpc.failed_call import FailedCall, read_failed_call
 
-_DETAILS_KEY = "grpc-status-details-bin"
 _EXIT_CODES = {
     "INVALID_ARGUMENT": ExitCode.USAGE,
     "NOT_FOUND": ExitCode.USAGE,
@@ -24,47 +18,29 @@ _EXIT_CODES = {
 }
 
 
-class _FailedCall(Protocol):
-    """What the error of a blocking call is beside an RpcError."""
-
-    def code(self) -> Enum: ...
-    def details(self) -> str | None: ...
-    def trailing_metadata(self) -> Iterable[tuple[str, str | bytes]] | None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Details:
-    """What a ktrdr server says beside its message."""
-
-    reason: str = ""
-    violations: tuple[tuple[str, str], ...] = ()
-    retry_after: float = 0.0
-
-
 def explain(error: grpc.RpcError, address: str, deadline: float) -> RpcFailedError:
     """The command's error for a failed call to the server at `address`."""
-    call = cast("_FailedCall", error)
-    status, message = call.code().name, call.details() or ""
-    details = _read_details(call)
-    if details.reason or details.violations:
-        return _answered(status, message, details)
-    return _unanswered(status, message, address, deadline)
+    failed = read_failed_call(error)
+    if failed.reason or failed.violations:
+        return _answered(failed)
+    return _unanswered(failed.code.name, failed.message, address, deadline)
 
 
-def _answered(status: str, message: str, details: _Details) -> RpcFailedError:
-    """A ktrdr server refused the call and said why."""
-    hint = ""
-    if details.retry_after:
-        hint = f"Try again in {details.retry_after:.3g} s."
-    if details.violations:
+def _answered(failed: FailedCall) -> RpcFailedError:
+    """The server refused the call and said why."""
+    status, message, retry_after = failed.code.name, failed.message, failed.retry_after or 0.0
+    hint = f"Try again in {retry_after:.3g} s." if retry_after else ""
+    if failed.violations:
         message = "the backend refused the request; nothing was begun. Put right:"
+    elif failed.reason:
+        message = f"{message} ({failed.reason})"
     return RpcFailedError(
-        f"{message} ({details.reason})" if details.reason and not details.violations else message,
+        message,
         status=status,
-        reason=details.reason,
-        retry_after=details.retry_after,
+        reason=failed.reason,
+        retry_after=retry_after,
         exit_code=_EXIT_CODES.get(status, ExitCode.FAILED),
-        details=[f"{field}: {text}" for field, text in details.violations],
+        details=[f"{violation.field}: {violation.description}" for violation in failed.violations],
         hint=hint,
     )
 
@@ -86,22 +62,3 @@ def _unanswered(status: str, message: str, address: str, deadline: float) -> Rpc
         hint = "Look at its log for the cause."
     exit_code = _EXIT_CODES.get(status, ExitCode.FAILED)
     return RpcFailedError(text, status=status, exit_code=exit_code, hint=hint)
-
-
-def _read_details(call: _FailedCall) -> _Details:
-    status = status_pb2.Status()
-    for key, value in call.trailing_metadata() or ():
-        if key == _DETAILS_KEY and isinstance(value, bytes):
-            status.MergeFromString(value)
-    info = error_details_pb2.ErrorInfo()
-    bad_request = error_details_pb2.BadRequest()
-    retry = error_details_pb2.RetryInfo()
-    for detail in status.details:
-        for message in (info, bad_request, retry):
-            if detail.Is(message.DESCRIPTOR):
-                detail.Unpack(message)
-    return _Details(
-        info.reason,
-        tuple((v.field, v.description) for v in bad_request.field_violations),
-        retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9,
-    )

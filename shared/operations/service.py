@@ -487,7 +487,8 @@ class OperationsService:
         finally:
             self._room.leave()
         view = self.get_operation(operation_id, deadline=deadline)
-        return view, None if served else self._room.return_after()
+        done = served or view.operation.status.terminal
+        return view, None if done else self._room.return_after()
 
     # ---------------------------------------------------------------- stopping
 

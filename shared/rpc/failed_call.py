@@ -6,11 +6,12 @@ was there to answer. Garbage in the trailers is taken for no trailers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from shared.rpc.errors import (
@@ -30,14 +31,23 @@ from shared.rpc.errors import (
 )
 from shared.rpc.status import DETAILS_KEY, DOMAIN, shorten
 
-_NEVER_CONNECTED = ("failed to connect to all addresses", "DNS resolution failed")
-"""gRPC core's words for a connection that was never made."""
+_NEVER_CONNECTED = (
+    "failed to connect to all addresses",
+    "errors resolving ",
+    "DNS resolution failed",
+)
+"""How gRPC core begins when no connection could be made; the last is of older versions."""
 _SHOWN = 300
-_PLAIN: dict[Code, type[KtrdrError]] = {
+"""Bytes shown of what was said by whoever answered."""
+_LONGEST_DELAY = 3600.0
+_PLAIN: Mapping[Code, type[KtrdrError]] = {
     Code.NOT_FOUND: NotFoundError,
     Code.ALREADY_EXISTS: AlreadyExistsError,
     Code.FAILED_PRECONDITION: FailedPreconditionError,
     Code.OUT_OF_RANGE: OutOfRangeError,
+}
+_LATER: Mapping[Code, type[ResourceExhaustedError | UnavailableError]] = {
+    Code.RESOURCE_EXHAUSTED: ResourceExhaustedError,
     Code.UNAVAILABLE: UnavailableError,
 }
 
@@ -49,7 +59,7 @@ class FailedCall:
     code: Code
     message: str
     reason: str = ""
-    metadata: dict[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
     violations: tuple[FieldViolation, ...] = ()
     retry_after: float | None = None
     """Seconds after which to come back, if that was said."""
@@ -61,73 +71,98 @@ class FailedCall:
 
 def read_failed_call(error: grpc.RpcError) -> FailedCall:
     """Read the error of a call."""
-    call: Any = error
-    code, message = _code(call), call.details() or ""
+    call: Any = error  # a call that has ended, as everything is that gRPC raises
+    code, message, trailers = _code(call), _told(call, "details"), _told(call, "trailing_metadata")
     info = error_details_pb2.ErrorInfo()
     bad_request = error_details_pb2.BadRequest()
     retry = error_details_pb2.RetryInfo()
-    told = False
-    for detail in _status(call).details:
-        for part in (info, bad_request, retry):
-            if detail.Is(part.DESCRIPTOR):
-                told = (_unpack(detail, part) and part is retry) or told
-    answered = info.domain == DOMAIN
+    found = _unpack(_status(trailers, code), info, bad_request, retry)
     return FailedCall(
         code=code,
-        message=message,
+        message=message or "",
         reason=info.reason,
         metadata=dict(info.metadata),
         violations=tuple(
             FieldViolation(v.field, v.description) for v in bad_request.field_violations
         ),
-        retry_after=retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9 if told else None,
-        answered=answered,
-        never_connected=not answered
-        and code is Code.UNAVAILABLE
-        and message.startswith(_NEVER_CONNECTED),
+        retry_after=_delay(retry) if retry.DESCRIPTOR.full_name in found else None,
+        answered=info.domain == DOMAIN,
+        # Core has no trailers to give. A peer that says the same words has been reached.
+        never_connected=code is Code.UNAVAILABLE
+        and not trailers
+        and (message or "").startswith(_NEVER_CONNECTED),
     )
 
 
 def domain_error(error: grpc.RpcError, target: str, *, timeout: float) -> KtrdrError:
     """The domain error of a call to `target` that had `timeout` seconds."""
     failed = read_failed_call(error)
-    metadata = {**failed.metadata, "target": target}
-    if failed.answered:
-        return _answered(failed, target, metadata)
-    if failed.code is Code.RESOURCE_EXHAUSTED:
-        return ResourceExhaustedError(f"{target}: {_said(failed)}", metadata=metadata)
-    if failed.code is Code.DEADLINE_EXCEEDED:
-        return HostTimeoutError(
-            f"{target} did not answer within {timeout:.2f} s.", metadata=metadata
-        )
-    if failed.code in {Code.UNAVAILABLE, Code.CANCELLED}:
-        return HostUnreachableError(
-            f"No ktrdr process answers at {target}: {_said(failed)}", metadata=metadata
-        )
-    return MalformedAnswerError(
-        f"What answers at {target} is no ktrdr process, or of another version "
-        f"({failed.code.name}: {_said(failed)})",
-        metadata=metadata,
+    # A process further on that could not be reached is named by who tried to.
+    facts = {"target": target, **failed.metadata}
+    return (_answered if failed.answered else _unanswered)(failed, target, facts, timeout)
+
+
+def _answered(
+    failed: FailedCall, target: str, facts: Mapping[str, str], _timeout: float
+) -> KtrdrError:
+    """The error as it was in the process that answered.
+
+    What is unreachable for that process says nothing about `target`, so nothing
+    here is a HostUnreachableError.
+    """
+    reason = failed.reason or None
+    if failed.code is Code.INVALID_ARGUMENT:
+        return _invalid(failed, facts)
+    if failed.code in _LATER:
+        after = 1.0 if failed.retry_after is None else failed.retry_after
+        later = _LATER[failed.code]
+        return later(failed.message, retry_after=after, reason=reason, metadata=facts)
+    if failed.code in _PLAIN:
+        return _PLAIN[failed.code](failed.message, reason=reason, metadata=facts)
+    incident = failed.metadata.get("incident")
+    named = f" (incident {incident})" if incident else ""
+    return UnavailableError(
+        f"The process at {target} failed with {failed.code.name}{named}: {_said(failed)}",
+        reason="HOST_FAILED",
+        metadata=facts,
     )
 
 
-def _answered(failed: FailedCall, target: str, metadata: dict[str, str]) -> KtrdrError:
-    """The error as it was in the process that answered."""
-    reason = failed.reason or None
-    if failed.code is Code.INVALID_ARGUMENT:
-        return InvalidArgumentError(failed.violations or [FieldViolation("", failed.message)])
-    if failed.code in {Code.RESOURCE_EXHAUSTED, Code.UNAVAILABLE}:
-        kind = (
-            ResourceExhaustedError if failed.code is Code.RESOURCE_EXHAUSTED else UnavailableError
+def _invalid(failed: FailedCall, facts: Mapping[str, str]) -> InvalidArgumentError:
+    """The bad fields as they were named; the message may name more than fitted."""
+    error = InvalidArgumentError(failed.violations)
+    error.message, error.args = failed.message, (failed.message,)
+    error.reason, error.metadata = failed.reason or error.reason, dict(facts)
+    return error
+
+
+def _unanswered(
+    failed: FailedCall, target: str, facts: Mapping[str, str], timeout: float
+) -> KtrdrError:
+    """No ktrdr server made this error: the network did, gRPC, or another program."""
+    if failed.code is Code.RESOURCE_EXHAUSTED:
+        # gRPC's own: the call was refused, or its answer was too large. What was
+        # asked for may have been done.
+        return UnavailableError(
+            f"{target} or the way to it could not take the call or its answer "
+            f"({_said(failed)}). Come back in a moment.",
+            reason="HOST_OVERLOADED",
+            metadata=facts,
         )
-        after = 1.0 if failed.retry_after is None else failed.retry_after
-        return kind(failed.message, retry_after=after, reason=reason, metadata=metadata)
-    if failed.code in _PLAIN:
-        return _PLAIN[failed.code](failed.message, reason=reason, metadata=metadata)
-    return UnavailableError(
-        f"{target} failed with {failed.code.name}: {_said(failed)}",
-        reason="HOST_FAILED",
-        metadata=metadata,
+    if failed.code is Code.DEADLINE_EXCEEDED:
+        return HostTimeoutError(
+            f"{target} did not answer within {timeout:.3g} s. Come back; if it stays silent, look "
+            "at its log.",
+            metadata=facts,
+        )
+    if failed.code in (Code.UNAVAILABLE, Code.CANCELLED):
+        return HostUnreachableError(
+            f"No ktrdr process answers at {target}: {_said(failed)}", metadata=facts
+        )
+    return MalformedAnswerError(
+        f"What listens at {target} is no ktrdr process or speaks another version "
+        f"({failed.code.name}: {_said(failed)}). Put the address right or update it.",
+        metadata=facts,
     )
 
 
@@ -135,24 +170,47 @@ def _said(failed: FailedCall) -> str:
     return shorten(failed.message or "it said nothing", _SHOWN)
 
 
+def _told(call: Any, what: str) -> Any:
+    """What a call says of itself; None from an error that is no call."""
+    tell = getattr(call, what, None)
+    return None if tell is None else tell()
+
+
 def _code(call: Any) -> Code:
-    number = call.code().value[0]
-    return Code(number) if number in set(Code) else Code.UNKNOWN
+    code = _told(call, "code")
+    number = code.value[0] if isinstance(code, grpc.StatusCode) else Code.UNKNOWN
+    return Code(number) if number else Code.UNKNOWN  # an error that says OK
 
 
-def _status(call: Any) -> status_pb2.Status:
-    for key, value in call.trailing_metadata() or ():
+def _status(trailers: Any, code: Code) -> status_pb2.Status:
+    """The status in the trailers, unless it is garbage or that of another error."""
+    for key, value in trailers or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
             try:
-                return status_pb2.Status.FromString(value)
+                status = status_pb2.Status.FromString(value)
             except DecodeError:
-                break
+                continue
+            if status.code == code:
+                return status
     return status_pb2.Status()
 
 
-def _unpack(detail: Any, part: Any) -> bool:
-    try:
-        detail.Unpack(part)
-    except DecodeError:
-        return False
-    return True
+def _unpack(status: status_pb2.Status, *details: Message) -> set[str]:
+    """Fill each detail from the status; return the full names of those that were there."""
+    found = set()
+    for packed in status.details:
+        for detail in details:
+            if packed.Is(detail.DESCRIPTOR):
+                try:
+                    packed.Unpack(detail)
+                except DecodeError:
+                    detail.Clear()
+                else:
+                    found.add(detail.DESCRIPTOR.full_name)
+    return found
+
+
+def _delay(retry: error_details_pb2.RetryInfo) -> float:
+    """Seconds; whoever says years or the past means later or now."""
+    seconds = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+    return float(min(max(0.0, seconds), _LONGEST_DELAY))

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 
@@ -23,8 +23,6 @@ from shared.rpc.via import forwarded
 
 RETRIES = 2
 """Times a call is repeated at most."""
-
-StubT = TypeVar("StubT")
 
 
 class _Connection:
@@ -38,11 +36,13 @@ class _Connection:
         """Whether it could not be made: the next call gets a new one."""
         self._stubs: dict[Callable[[grpc.Channel], Any], Any] = {}
 
-    def stub(self, kind: Callable[[grpc.Channel], StubT]) -> StubT:
-        made: StubT | None = self._stubs.get(kind)
-        if made is None:
-            made = self._stubs[kind] = kind(self.channel)
-        return made
+    def bound(self, kind: Callable[[grpc.Channel], object], method: str) -> Any:
+        """A method of a generated stub on this channel, about to be called."""
+        stub = self._stubs.get(kind)
+        if stub is None:
+            stub = self._stubs[kind] = kind(self.channel)
+        self.tried = True
+        return getattr(stub, method)
 
     def note(self, error: grpc.RpcError) -> None:
         """Learn from a failed call."""
@@ -72,25 +72,30 @@ class HostChannel:
             connection = self._usable()
             retry = connection.tried  # a new one has failed just now
             try:
-                return self._send(connection, stub, method, request, give_up_at - monotonic())
+                bound = connection.bound(stub, method)
+                return bound(request, timeout=give_up_at - monotonic(), metadata=self._via())
+            except ValueError as error:  # gRPC's way to say that the channel is closed
+                if self._closed:
+                    raise self._closed_error() from error
             except grpc.RpcError as error:
                 connection.note(error)
                 if not (connection.failed and retry) or monotonic() >= give_up_at:
                     raise self.error_of(error, timeout) from error
-        raise AssertionError("a connection that was not tried before is not retried")
+        raise self._closed_error()
 
     def begin(
         self, stub: Callable[[grpc.Channel], object], method: str, request: object, timeout: float
     ) -> PendingCall:
         """Send a call and do not wait. Not repeated: whoever needs it can ask again."""
-        connection = self._usable()
-        try:
-            bound = getattr(connection.stub(stub), method)
-            future = bound.future(request, timeout=timeout, metadata=forwarded(self._instance))
-        except ValueError as error:  # gRPC's way to say that the channel is closed
-            return PendingCall(self, None, timeout, self._closed_error(error))
-        connection.tried = True
-        return PendingCall(self, future, timeout, connection=connection)
+        for _ in range(1 + RETRIES):
+            connection = self._usable()
+            try:
+                bound = connection.bound(stub, method)
+                future = bound.future(request, timeout=timeout, metadata=self._via())
+            except ValueError:  # as above
+                continue
+            return PendingCall(self, future, timeout, connection=connection)
+        return PendingCall(self, None, timeout, self._closed_error())
 
     def close(self) -> None:
         """Close the channel; calls on their way end, later ones raise HostUnreachableError."""
@@ -105,21 +110,6 @@ class HostChannel:
             return HostNotConnectedError(known.message, metadata=known.metadata)
         return known
 
-    def _send(
-        self,
-        connection: _Connection,
-        stub: Callable[[grpc.Channel], object],
-        method: str,
-        request: object,
-        timeout: float,
-    ) -> Any:
-        connection.tried = True
-        try:
-            bound = getattr(connection.stub(stub), method)
-            return bound(request, timeout=timeout, metadata=forwarded(self._instance))
-        except ValueError as error:  # as above
-            raise self._closed_error(error) from error
-
     def _usable(self) -> _Connection:
         """The connection, or a new one in place of one that could not be made."""
         if self._connection.failed:
@@ -130,9 +120,12 @@ class HostChannel:
                     failed.channel.close()
         return self._connection
 
-    def _closed_error(self, error: ValueError) -> KtrdrError:
+    def _via(self) -> tuple[tuple[str, str], ...]:
+        return forwarded(self._instance)
+
+    def _closed_error(self) -> KtrdrError:
         return HostUnreachableError(
-            f"This process is ending and asks {self.target} no more ({error}).",
+            f"This process is ending and asks {self.target} no more.",
             metadata={"target": self.target},
         )
 

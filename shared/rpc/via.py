@@ -7,8 +7,9 @@ came through. A process that finds its own among them refuses the call.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+import re
+from collections.abc import Iterator
+from contextvars import ContextVar, copy_context
 from typing import Any
 
 import grpc
@@ -18,10 +19,16 @@ from shared.rpc.interceptors import Behaviour, Handler, MethodInterceptor, rebui
 
 VIA_KEY = "ktrdr-via"
 MAX_HOPS = 16
-MAX_LENGTH = 1024
+MAX_ID = 64
 
-_passed: ContextVar[str] = ContextVar("passed", default="")
-"""The ids that the call being served came through, comma separated."""
+_ID = rf"[0-9A-Za-z._-]{{1,{MAX_ID}}}"
+_WAY = re.compile(rf"{_ID}(?: *, *{_ID}){{0,{MAX_HOPS - 1}}}")
+"""Only what may be sent on: gRPC fails a call whose metadata holds other characters."""
+
+_passed: ContextVar[tuple[str, ...]] = ContextVar("passed", default=())
+"""The ids that the call being served came through."""
+_END = object()
+"""Ends a stream's answers."""
 
 
 class ProxyLoopError(FailedPreconditionError):
@@ -31,15 +38,17 @@ class ProxyLoopError(FailedPreconditionError):
 
     def __init__(self, instance: str) -> None:
         super().__init__(
-            f"This call has passed this process (instance {instance}) before: an address that "
-            "should be another process's leads back here. Set TRAINING_HOST_SERVICE_URL to the "
-            "training host's.",
+            "The address configured as a host leads back to this process (instance "
+            f"{instance}). Set TRAINING_HOST_SERVICE_URL to the training host's.",
             metadata={"instance": instance},
         )
 
 
 class ViaInterceptor(MethodInterceptor):
-    """Refuses calls that have passed this instance; remembers the others' way."""
+    """Refuses calls that have passed this instance; remembers the others' way.
+
+    Stands inside ErrorInterceptor, which maps what it raises.
+    """
 
     def __init__(self, instance: str) -> None:
         super().__init__()
@@ -51,53 +60,75 @@ class ViaInterceptor(MethodInterceptor):
         return rebuilt(handler, around)
 
     def _unary(self, behaviour: Behaviour) -> Behaviour:
-        if getattr(behaviour, "experimental_non_blocking", False):
-            return behaviour
-
         @functools.wraps(behaviour)
-        def known(request: Any, context: grpc.ServicerContext) -> Any:
-            passed = _via(context)
+        def aware(request: Any, context: grpc.ServicerContext, *rest: Any) -> Any:
+            passed = self._way_of(context)
             if not passed:
-                return behaviour(request, context)
-            return self._within(passed, lambda: behaviour(request, context))
+                return behaviour(request, context, *rest)
+            token = _passed.set(passed)
+            try:
+                return behaviour(request, context, *rest)
+            finally:
+                _passed.reset(token)
 
-        return known
+        return aware
 
     def _stream(self, behaviour: Behaviour) -> Behaviour:
         if getattr(behaviour, "experimental_non_blocking", False):
-            return behaviour  # the health service's, which asks nobody
+            return self._unary(behaviour)  # answers through a callback, returns at once
 
         @functools.wraps(behaviour)
-        def known(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            self._check(_via(context))
-            yield from behaviour(request, context)
+        def aware(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            passed = self._way_of(context)
+            if passed:
+                yield from _stepwise(behaviour, request, context, passed)
+            else:
+                yield from behaviour(request, context)
 
-        return known
+        return aware
 
-    def _within(self, passed: str, behaviour: Callable[[], Any]) -> Any:
-        self._check(passed)
-        token = _passed.set(passed)
-        try:
-            return behaviour()
-        finally:
-            _passed.reset(token)
-
-    def _check(self, passed: str) -> None:
-        ids = passed.split(",")
-        if len(ids) > MAX_HOPS or len(passed) > MAX_LENGTH:
-            raise InvalidArgumentError.of(VIA_KEY, f"names more than {MAX_HOPS} processes")
-        if self._instance in ids:
+    def _way_of(self, context: grpc.ServicerContext) -> tuple[str, ...]:
+        """The ids a call came through. Raises ProxyLoopError, InvalidArgumentError."""
+        # On the path of every call, nearly all of which come straight from a client.
+        for key, _ in context.invocation_metadata():
+            if key == VIA_KEY:
+                break
+        else:
+            return ()
+        passed = _read(context)
+        if self._instance in passed:
             raise ProxyLoopError(self._instance)
+        return passed
 
 
 def forwarded(instance: str) -> tuple[tuple[str, str], ...]:
     """The metadata of a call made on behalf of the one being served, by this instance."""
-    passed = _passed.get()
-    return ((VIA_KEY, f"{passed},{instance}" if passed else instance),)
+    return ((VIA_KEY, ",".join((*_passed.get(), instance))),)
 
 
-def _via(context: grpc.ServicerContext) -> str:
-    for key, value in context.invocation_metadata():
-        if key == VIA_KEY:
-            return value if isinstance(value, str) else value.decode("ascii", "replace")
-    return ""
+def _read(context: grpc.ServicerContext) -> tuple[str, ...]:
+    # A key may come several times, and whatever lies between may join them with commas.
+    way = ",".join(str(value) for key, value in context.invocation_metadata() if key == VIA_KEY)
+    if not _WAY.fullmatch(way):
+        raise InvalidArgumentError.of(
+            VIA_KEY,
+            f"must be at most {MAX_HOPS} instance ids, separated by commas, each of at most "
+            f"{MAX_ID} letters, digits, '.', '_' or '-'; clients leave it out",
+        )
+    return tuple(part.strip() for part in way.split(","))
+
+
+def _stepwise(
+    behaviour: Behaviour, request: Any, context: grpc.ServicerContext, passed: tuple[str, ...]
+) -> Iterator[Any]:
+    """Take each answer with the way known, and leave the thread without it in between."""
+    own = copy_context()
+    own.run(_passed.set, passed)
+    answers = iter(own.run(behaviour, request, context))
+    try:
+        while (answer := own.run(next, answers, _END)) is not _END:
+            yield answer
+    finally:
+        close = getattr(answers, "close", None)
+        if close is not None:
+            own.run(close)

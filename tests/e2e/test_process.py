@@ -101,7 +101,11 @@ def test_a_second_backend_on_the_same_port_is_refused_with_a_sentence(tmp_path: 
         done = subprocess.run(
             [sys.executable, "-m", "backend"],
             cwd=ROOT,
-            env={**os.environ, "KTRDR_BACKEND_ADDRESS": address},
+            env={
+                **os.environ,
+                "KTRDR_BACKEND_ADDRESS": address,
+                "KTRDR_HOME": str(tmp_path / "second"),
+            },
             capture_output=True,
             text=True,
             check=False,
