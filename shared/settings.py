@@ -132,10 +132,11 @@ SettingsT = TypeVar("SettingsT", bound=ProcessSettings)
 
 def require_training(variable: str, mend: str = "") -> None:
     """Raise SettingsError unless what training needs is installed; does not import it."""
-    missing = [name for name in ("torch", "safetensors") if find_spec(name) is None]
+    needed = {"torch": "torch", "safetensors": "safetensors", "talib": "TA-Lib"}
+    missing = [package for module, package in needed.items() if find_spec(module) is None]
     if missing:
         raise SettingsError(
-            f"{variable}: training needs {' and '.join(missing)}, which this environment lacks; "
+            f"{variable}: training needs {', '.join(missing)}, which this environment lacks; "
             f"install ktrdr[training]{mend}"
         )
 

@@ -1,0 +1,151 @@
+"""The compose file, compared with its schema, with the Dockerfile and with the settings."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import yaml
+
+from backend.settings import BackendSettings
+from shared import process
+from shared.rpc import server
+from shared.settings import ProcessSettings, load_settings
+from tests.support.dockerfile import pip_install, read_images
+from tests.support.programs import ROOT, Programs
+from training_host.settings import TrainingHostSettings
+
+FILE = ROOT / "docker-compose.yml"
+COMPOSE: Mapping[str, Any] = yaml.safe_load(FILE.read_text("utf-8"))
+SERVICES: Mapping[str, Mapping[str, Any]] = COMPOSE["services"]
+SETTINGS: Mapping[str, type[ProcessSettings]] = {
+    "backend": BackendSettings,
+    "training_host": TrainingHostSettings,
+}
+LISTENS = {"backend": "KTRDR_BACKEND_ADDRESS", "training_host": "KTRDR_TRAINING_HOST_ADDRESS"}
+IMAGES = read_images()
+each_service = pytest.mark.parametrize("service", SERVICES)
+
+
+def variables(settings: type[ProcessSettings]) -> set[str]:
+    """The environment variables that a process reads."""
+    return {
+        str(field.validation_alias or f"KTRDR_{name.upper()}")
+        for name, field in settings.model_fields.items()
+    }
+
+
+def mounts(service: str) -> dict[str, str]:
+    """The folder in the container of each volume a service uses."""
+    return dict(volume.split(":") for volume in SERVICES[service]["volumes"])
+
+
+def port(address: str) -> str:
+    return address.rpartition(":")[2]
+
+
+def test_the_dockerfile_is_read_with_all_that_a_target_is_built_from() -> None:
+    text = 'FROM a:1 AS b\nENV X=1 Y=2\n# no\nFROM b AS c\nRUN one \\\n    two\nCMD ["x", "y"]\n'
+    images = read_images(text)
+    assert ["b", "c"] == list(images)
+    assert {"X": "1", "Y": "2"} == images["c"].environment
+    assert ("one two", ["x", "y"]) == (images["c"].last("RUN"), images["c"].command)
+
+
+def test_the_file_keeps_to_the_compose_schema() -> None:
+    done = subprocess.run(
+        [
+            *Programs.command("check-jsonschema"),
+            *("--builtin-schema", "vendor.compose-spec", str(FILE)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stdout
+
+
+def test_there_is_a_service_for_each_process_and_no_other() -> None:
+    assert set(SETTINGS) == set(SERVICES)
+
+
+@each_service
+def test_each_service_is_built_from_a_target_that_runs_its_process(service: str) -> None:
+    build = SERVICES[service]["build"]
+    assert ROOT == (ROOT / build["context"]).resolve()
+    assert ["python", "-m", service] == IMAGES[build["target"]].command
+
+
+@each_service
+def test_each_variable_is_one_the_process_reads_and_can_use(
+    service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in variables(SETTINGS[service]):
+        monkeypatch.delenv(name, raising=False)
+    environment = {**IMAGES[service].environment, **SERVICES[service]["environment"]}
+    ours = {name: value for name, value in environment.items() if name != "PATH"}
+    assert set() == ours.keys() - variables(SETTINGS[service])
+    for name, value in ours.items():
+        monkeypatch.setenv(name, value)
+    load_settings(SETTINGS[service])
+
+
+@each_service
+def test_no_service_runs_as_root(service: str) -> None:
+    user = SERVICES[service].get("user", IMAGES[service].last("USER"))
+    assert user.partition(":")[0] not in {"", "0", "root"}
+
+
+@each_service
+def test_each_process_keeps_its_files_on_a_volume_of_its_own(service: str) -> None:
+    home = IMAGES[service].environment["KTRDR_HOME"]
+    assert [home] == list(mounts(service).values())
+    assert home == IMAGES[service].last("VOLUME")
+
+
+def test_each_volume_is_declared_and_used_by_one_service() -> None:
+    used = [volume for service in SERVICES for volume in mounts(service)]
+    assert sorted(COMPOSE["volumes"]) == sorted(used)
+
+
+@each_service
+def test_each_process_is_asked_for_its_health_where_it_listens(service: str) -> None:
+    listens = SERVICES[service]["environment"][LISTENS[service]]
+    assert ["ktrdr", "health", "--backend", f"127.0.0.1:{port(listens)}"] == (
+        IMAGES[service].health_command
+    )
+    assert port(listens) == IMAGES[service].last("EXPOSE")
+
+
+def test_the_backend_trains_on_the_host_and_waits_until_it_is_healthy() -> None:
+    backend, host = SERVICES["backend"], SERVICES["training_host"]
+    listens = port(host["environment"][LISTENS["training_host"]])
+    assert "host" == backend["environment"]["KTRDR_TRAINING_MODE"]
+    assert f"training_host:{listens}" == backend["environment"]["TRAINING_HOST_SERVICE_URL"]
+    assert {"training_host": {"condition": "service_healthy"}} == backend["depends_on"]
+
+
+def test_only_the_backend_is_published_and_only_on_the_loopback() -> None:
+    published = [port for service in SERVICES for port in SERVICES[service].get("ports", ())]
+    assert ["127.0.0.1:50051:50051"] == published
+
+
+@each_service
+def test_a_process_may_end_in_order_before_it_is_killed(service: str) -> None:
+    settings = SERVICES[service]["environment"]
+    default = SETTINGS[service].model_fields["shutdown_grace"].default
+    grace = float(settings.get("KTRDR_SHUTDOWN_GRACE", default))
+    # What `process.stop` and `RpcServer.stop` wait for at most, one after the other.
+    end = process._INTERRUPT_GRACE + process.LAST_LOOK + 1.0 + 3 * server._JOIN
+    assert float(SERVICES[service]["stop_grace_period"].removesuffix("s")) > grace + end
+
+
+def test_only_the_training_host_gets_what_training_needs() -> None:
+    installs = {target: pip_install(IMAGES, target) for target in SERVICES}
+    constrained = ["python", "-m", "pip", "install", "--constraint", "constraints.txt"]
+    assert {
+        "backend": [*constrained, "."],
+        "training_host": [*constrained, ".[training]"],
+    } == installs
