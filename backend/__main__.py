@@ -10,6 +10,7 @@ from backend.settings import BackendSettings
 from backend.training_adapter import TrainingAdapter, TrainingHost
 from ktrdr.operations.v1 import operations_service_pb2_grpc
 from ktrdr.training.v1 import models_service_pb2_grpc, training_service_pb2_grpc
+from shared.clock import Clock
 from shared.instance import Instance, claimed_instance
 from shared.logs import configure_logging
 from shared.marketdata.bars import BarSource
@@ -60,7 +61,11 @@ class Backend:
 
 
 def train_here(
-    settings: BackendSettings, instance: Instance, operations: OperationsService, bars: BarSource
+    settings: BackendSettings,
+    instance: Instance,
+    operations: OperationsService,
+    bars: BarSource,
+    clock: Clock | None = None,
 ) -> Training:
     """Wire trainings on the backend's own workers."""
     pool = WorkerPool(
@@ -68,35 +73,42 @@ def train_here(
     )
     models = ModelStore(settings.models_dir)
     launcher = LocalTrainingLauncher(operations, pool, bars, models, instance.id)
-    servicer = TrainingServicer(operations, launcher, bars, id_prefix=ID_PREFIX)
+    servicer = TrainingServicer(operations, launcher, bars, id_prefix=ID_PREFIX, clock=clock)
     return Training(servicer, ModelsServicer(models), pool)
 
 
 def train_on_hosts(
-    settings: BackendSettings, instance: Instance, operations: OperationsService
+    settings: BackendSettings,
+    instance: Instance,
+    operations: OperationsService,
+    clock: Clock | None = None,
 ) -> Training:
     """Wire trainings on other hosts: no orchestrator, no bridge, no worker here."""
     channels = tuple(HostChannel(target, instance.id) for target in settings.training_hosts)
-    adapter = TrainingAdapter(operations, [TrainingHost(channel) for channel in channels])
-    servicer = TrainingServicer(operations, adapter, None, id_prefix=ID_PREFIX)
+    adapter = TrainingAdapter(operations, [TrainingHost(channel) for channel in channels], clock)
+    servicer = TrainingServicer(operations, adapter, None, id_prefix=ID_PREFIX, clock=clock)
     own = ModelsServicer(ModelStore(settings.models_dir))
     return Training(servicer, HostModelsServicer(own, channels), channels=channels)
 
 
 def build_backend(
-    settings: BackendSettings, instance: Instance, store: OperationStore, bars: BarSource
+    settings: BackendSettings,
+    instance: Instance,
+    store: OperationStore,
+    bars: BarSource,
+    clock: Clock | None = None,
 ) -> Backend:
-    """Wire a backend from its parts."""
+    """Wire a backend from its parts; the machine's clock unless given another."""
     owner = Owner(instance.id, instance.incarnation, settings.backend_address)
-    operations = OperationsService(store, owner, limits=operations_limits(settings))
+    operations = OperationsService(store, owner, limits=operations_limits(settings), clock=clock)
     if settings.training_mode == "host":
-        training = train_on_hosts(settings, instance, operations)
+        training = train_on_hosts(settings, instance, operations, clock)
     else:
-        training = train_here(settings, instance, operations, bars)
+        training = train_here(settings, instance, operations, bars, clock)
     services = [
         ServedService(
             "ktrdr.operations.v1.OperationsService",
-            OperationsServicer(operations),
+            OperationsServicer(operations, clock),
             operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
             {"WaitOperation": UNLIMITED},  # bounded by the service, which answers early
         ),

@@ -7,7 +7,6 @@ what they answer is the page.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,6 +22,7 @@ from shared.rpc.errors import (
     KtrdrError,
     ModelNotFoundError,
     NotFoundError,
+    ResourceExhaustedError,
     UnavailableError,
 )
 from shared.rpc.host_channel import HostChannel
@@ -46,21 +46,22 @@ class HostModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
     def GetModel(  # noqa: N802  # the contract's name
         self, request: pb.GetModelRequest, context: grpc.ServicerContext
     ) -> pb.GetModelResponse:
-        """Answer with the one model of this name, whoever holds it."""
+        """Answer with the one model of this name, whoever holds it.
+
+        One that cannot be read is in nobody's way who can be given another.
+        """
         found: list[model_pb2.Model] = []
-        with contextlib.suppress(ModelNotFoundError):
+        refusals: list[KtrdrError] = []
+        try:
             found.append(self._own.GetModel(request, context).model)
-        answers, silent = self._ask("GetModel", request, context)
+        except FailedPreconditionError as error:
+            refusals.append(error)
+        except ModelNotFoundError:
+            pass
+        answers, silent = self._ask("GetModel", request, context, refusals)
         found = _distinct([*found, *(answer.model for answer in answers)])
-        if not found and silent:
-            targets = ", ".join(silent)
-            raise HostUnreachableError(
-                f"No model {request.name!r} was found, and not every host could be asked: "
-                f"{targets}. Ask again once they answer.",
-                metadata={"targets": ",".join(silent)},
-            )
         if not found:
-            raise ModelNotFoundError(request.name)
+            raise _missing(request.name, refusals, silent)
         if len(found) > 1:
             raise _ambiguous(request.name, found)
         return pb.GetModelResponse(model=found[0])
@@ -71,7 +72,10 @@ class HostModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
         """Answer with one page of all models, newest first."""
         limit = page_size(request.page_size, default=50, largest=500)
         own = self._own.ListModels(request, context)
-        answers, silent = self._ask("ListModels", request, context)
+        refusals: list[KtrdrError] = []
+        answers, silent = self._ask("ListModels", request, context, refusals)
+        if refusals:
+            raise refusals[0]
         pages = [own, *answers]
         models = _distinct(model for page in pages for model in page.models)
         models.sort(key=lambda model: (_nanos(model), model.name), reverse=True)
@@ -85,12 +89,16 @@ class HostModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
         )
 
     def _ask(
-        self, method: str, request: Any, context: grpc.ServicerContext
+        self,
+        method: str,
+        request: Any,
+        context: grpc.ServicerContext,
+        refusals: list[KtrdrError],
     ) -> tuple[list[Any], list[str]]:
         """Ask every host at once; return the answers, and the targets that gave none.
 
-        A host that does not hold the model has answered. Any other refusal is
-        the caller's to know.
+        A host that does not hold the model has answered. One whose state forbids
+        an answer is added to `refusals`; any other refusal is the caller's to know.
         """
         left = deadline_of(context, self._clock) - self._clock.monotonic()
         timeout = max(0.0, min(ANSWER, left * 0.8))
@@ -103,7 +111,9 @@ class HostModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
                 answers.append(call.result())
             except NotFoundError:
                 continue
-            except UnavailableError:
+            except FailedPreconditionError as error:
+                refusals.append(error)
+            except (UnavailableError, ResourceExhaustedError):
                 silent.append(target)
         return answers, silent
 
@@ -115,6 +125,19 @@ def _distinct(models: Iterable[model_pb2.Model]) -> list[model_pb2.Model]:
 
 def _nanos(model: model_pb2.Model) -> int:
     return model.create_time.ToNanoseconds()
+
+
+def _missing(name: str, refusals: Sequence[KtrdrError], silent: Sequence[str]) -> KtrdrError:
+    """Why no model can be given: what stands in the way weighs more than that none was found."""
+    if refusals:
+        return refusals[0]
+    if silent:
+        return HostUnreachableError(
+            f"No model {name!r} was found, and not every host could be asked: "
+            f"{', '.join(silent)}. Ask again once they answer.",
+            metadata={"targets": ",".join(silent)},
+        )
+    return ModelNotFoundError(name)
 
 
 def _ambiguous(name: str, found: Sequence[model_pb2.Model]) -> KtrdrError:

@@ -218,7 +218,7 @@ def _passes_over(error: KtrdrError) -> bool:
 def _nobody(errors: Mapping[str, KtrdrError]) -> KtrdrError:
     """What the client gets if no host takes a training: the reason of each, in one error."""
     loops = [error for error in errors.values() if isinstance(error, FailedPreconditionError)]
-    if len(loops) == len(errors):
+    if loops and len(loops) == len(errors):
         return loops[0]
     told = " ".join(error.message for error in errors.values())
     facts = {"targets": ",".join(errors)}

@@ -41,6 +41,8 @@ def _listed(value: object) -> object:
 def _distinct(targets: tuple[str, ...]) -> tuple[str, ...]:
     if not targets or len(set(targets)) < len(targets):
         raise ValueError("must name at least one host:port, and each only once")
+    if any(int(target.rpartition(":")[2]) == 0 for target in targets):
+        raise ValueError("must name the port that is listened at; nothing can be reached at port 0")
     return targets
 
 

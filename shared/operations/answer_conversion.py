@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from math import isfinite
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -38,6 +37,8 @@ _SOURCE_FROM_PROTO = {
     pb.FreshnessSource.Value(f"FRESHNESS_SOURCE_{source.value}"): source
     for source in FreshnessSource
 }
+_LONGEST = 315_576_000_000
+"""Seconds that google.protobuf.Duration may hold; ages add up and are told to others."""
 KeyT = TypeVar("KeyT", bound=int)
 KnownT = TypeVar("KnownT")
 
@@ -70,6 +71,8 @@ def view_from(answer: service_pb.GetOperationResponse, asked: str, cursor: int) 
     view = operation_view_from(answer.operation, asked)
     count = view.operation.metrics_count
     _require(cursor + len(answer.metrics) <= max(cursor, count), "metrics", "go past metrics_count")
+    end = min(cursor + len(answer.metrics), count)  # of a shorter log than we know, its end
+    _require(answer.new_cursor == end, "new_cursor", "skips metrics")
     return OperationView(
         view.operation, view.freshness, view.liveness, tuple(map(_metric, answer.metrics))
     )
@@ -108,6 +111,13 @@ def remote_page_from(answer: service_pb.ListOperationsResponse) -> RemotePage:
         answer.instance,
         answer.incarnation,
     )
+
+
+def retry_after_from(answer: service_pb.WaitOperationResponse) -> float | None:
+    """The seconds after which to ask again; None if WaitOperation was served."""
+    if not answer.HasField("retry_after"):
+        return None
+    return _seconds("retry_after", answer.retry_after)
 
 
 def _operation(message: pb.Operation) -> Operation:
@@ -157,7 +167,7 @@ def _progress(message: pb.Progress) -> Progress:
         total_steps=message.total_steps if message.HasField("total_steps") else None,
         items_processed=message.items_processed,
         items_total=message.items_total if message.HasField("items_total") else None,
-        update_time=_optional_time("update_time", message),
+        update_time=_optional_time("update_time", message, "progress."),
         estimated_remaining=remaining,
         context=dict(message.context),
     )
@@ -212,12 +222,12 @@ def _liveness(message: pb.Liveness) -> Liveness:
 
 def _seconds(field: str, message: Duration) -> float:
     value = seconds(message)
-    _require(isfinite(value) and value >= 0, field, "is negative")
+    _require(0 <= value <= _LONGEST, field, "is no length of time")
     return value
 
 
-def _optional_time(field: str, message: Message) -> datetime | None:
-    return _time(field, getattr(message, field)) if message.HasField(field) else None
+def _optional_time(field: str, message: Message, within: str = "") -> datetime | None:
+    return _time(within + field, getattr(message, field)) if message.HasField(field) else None
 
 
 def _time(field: str, message: Timestamp) -> datetime:

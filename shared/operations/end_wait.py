@@ -19,6 +19,9 @@ from shared.rpc.errors import KtrdrError
 
 logger = logging.getLogger("ktrdr.operations")
 
+_SHORTEST_PAUSE = 0.1
+"""Seconds the owner is left alone even if it ends waits at once and for no reason."""
+
 
 @dataclass(frozen=True, slots=True)
 class EndWait:
@@ -70,13 +73,16 @@ class EndWait:
             if not self._follow(pending):
                 return True  # it is not the owner that ended the wait
             come_back_after = pending.result()
-            if come_back_after is not None:
-                self._pause(come_back_after)
-                return True
-            return self.refresh(self.live).error is None
+            if come_back_after is None:
+                if self.refresh(self.live).error is not None:
+                    return False
+                come_back_after = 0.0  # unless that was the end
+            self._pause(max(_SHORTEST_PAUSE, come_back_after))
         except KtrdrError as error:
             logger.debug("Waiting for operation %s elsewhere: %s", self.live.operation_id, error)
             return False
+        else:
+            return True
         finally:
             self.live.end_upstream_wait()
             self.live.wake_waiters()
@@ -84,7 +90,7 @@ class EndWait:
     def _pause(self, seconds: float) -> None:
         """Leave the owner alone for as long as it wishes, unless there is nothing to wait for."""
         back_at = self.clock.monotonic() + seconds
-        while not self.stopping() and self._left() > 0:
+        while not self.stopping() and self.live.ending is None and self._left() > 0:
             pause = back_at - self.clock.monotonic()
             if pause <= 0:
                 return

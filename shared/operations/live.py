@@ -96,6 +96,7 @@ class LiveOperation:
         self.sealed = False
         """No more metrics can come: the last drain is done."""
         self.store_error: OperationError | None = None
+        self.stored_status = record.operation.status
         self._metrics: list[Metric] = []
         self._sent_at = -inf
         self._path: tuple[Hop, ...] = ()
@@ -120,6 +121,11 @@ class LiveOperation:
     def unstored(self) -> bool:
         """Whether it has ended and the store would not take it yet."""
         return self.ending is not None and self.store_error is not None
+
+    @property
+    def moved_on(self) -> bool:
+        """Whether a read has brought a state that is not stored yet."""
+        return self.ending is None and self.status is not self.stored_status
 
     def raise_if_unstored(self) -> None:
         """Raise StoreUnavailableError if its end is decided and cannot be shown yet."""

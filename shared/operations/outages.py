@@ -69,19 +69,23 @@ class Outages:
         return None
 
     @contextmanager
-    def waiting_for(self, target: str) -> Iterator[None]:
-        """Be one of those who wait for a target; raises RefreshBusyError if they are enough."""
+    def waiting_for(self, target: str, *, to_cancel: bool = False) -> Iterator[None]:
+        """Be one of those who wait for a target; raises RefreshBusyError if they are enough.
+
+        Those who cancel are counted by themselves: readers must not keep them away.
+        """
+        key = f"{target} to cancel" if to_cancel else target
         with self._lock:
-            if self._waiting[target] >= self.max_waiters:
+            if self._waiting[key] >= self.max_waiters:
                 raise RefreshBusyError(
                     f"Too many callers already wait for {target}; ask again in a moment.",
                     metadata={"target": target},
                 )
-            self._waiting[target] += 1
+            self._waiting[key] += 1
         try:
             yield
         finally:
             with self._lock:
-                self._waiting[target] -= 1
-                if not self._waiting[target]:
-                    del self._waiting[target]
+                self._waiting[key] -= 1
+                if not self._waiting[key]:
+                    del self._waiting[key]

@@ -153,6 +153,15 @@ class Refresher:
         )
 
 
+def late(live: LiveOperation, age: float, staleness: float) -> HostTimeoutError:
+    """The error of a state that was young enough when it was chosen, not when it was copied."""
+    return HostTimeoutError(
+        f"Answering took so long that what is known of operation {live.operation_id} is "
+        f"{age:.3f} s old; up to {staleness:.3f} s were accepted.",
+        metadata={"operation_id": live.operation_id},
+    )
+
+
 def read_timeout(remaining: float) -> float:
     """Leave the caller time to be answered: min(5 s, remaining - max(50 ms, 10 %))."""
     if remaining == inf:

@@ -18,9 +18,10 @@ from shared.operations.answer_conversion import (
     metrics_page_from,
     operation_view_from,
     remote_page_from,
+    retry_after_from,
     view_from,
 )
-from shared.operations.conversion import STATUS_TO_PROTO, TYPE_TO_PROTO, duration, seconds
+from shared.operations.conversion import STATUS_TO_PROTO, TYPE_TO_PROTO, duration
 from shared.operations.store import OperationFilter
 from shared.operations.views import OperationView
 from shared.rpc.errors import MalformedAnswerError
@@ -198,5 +199,5 @@ def _list_request(wanted: OperationFilter, page_token: str, limit: int) -> pb.Li
 def _waited(
     answer: pb.WaitOperationResponse, operation_id: str
 ) -> tuple[OperationView, float | None]:
-    early = seconds(answer.retry_after) if answer.HasField("retry_after") else None
-    return operation_view_from(answer.operation, operation_id), early
+    view = operation_view_from(answer.operation, operation_id)
+    return view, retry_after_from(answer)

@@ -20,6 +20,7 @@ from shared.operations.model import (
 )
 from shared.operations.remote import PendingAnswer, RemoteOperationStub
 from shared.operations.source import SourceReading
+from shared.operations.store import ACTIVE
 from shared.operations.views import OperationView
 from shared.rpc.errors import (
     Code,
@@ -106,8 +107,8 @@ class RemoteSource:
         except NotFoundError as error:
             if self._missing(error, 0) is not None:
                 return  # lost: the next read says so
-            self._repeat_start(give_up_at, 0)
-            self._cancel(reason, self._left(give_up_at))
+            if self._repeat_start(give_up_at, 0) is None:  # else refused, as the next read says
+                self._cancel(reason, self._left(give_up_at))
 
     def begin_wait(self, timeout: float, /) -> PendingEnd:
         """Wait at the owner for the operation's end, as one call."""
@@ -148,7 +149,10 @@ class RemoteSource:
         return self.reading(view, cursor)
 
     def _cancel(self, reason: str, timeout: float) -> None:
-        view = self._stub.cancel_operation(self._id, reason, timeout=timeout)
+        """Cancel at the owner; another instance may run a training of the same name."""
+        give_up_at = self._clock.monotonic() + timeout
+        self._require_owner(self._stub.list_operations(ACTIVE, "", 1, timeout=timeout).instance)
+        view = self._stub.cancel_operation(self._id, reason, timeout=self._left(give_up_at))
         self.reading(view, 0)
 
     def _missing(self, error: NotFoundError, cursor: int) -> SourceReading | None:

@@ -17,7 +17,7 @@ from shared.operations import endings
 from shared.operations.bridge import ProgressBridge
 from shared.operations.end_wait import EndWait
 from shared.operations.flights import FULL_TIMEOUT
-from shared.operations.live import LiveOperation
+from shared.operations.live import LiveOperation, LiveState
 from shared.operations.model import (
     FreshnessSource,
     Operation,
@@ -26,7 +26,7 @@ from shared.operations.model import (
     Owner,
     PackedResult,
 )
-from shared.operations.refresh import Refreshed, Refresher
+from shared.operations.refresh import Refreshed, Refresher, late
 from shared.operations.remote import RemoteOperationStub
 from shared.operations.remote_source import RemoteSource, StartAgain
 from shared.operations.settling import Settler
@@ -296,12 +296,16 @@ class OperationsService:
         if live is None:
             return self._recorded(operation_id, metrics_cursor, metrics_limit)
         staleness = self._ttl if max_staleness is None else max_staleness
-        refreshed = self._refresh(live, staleness, deadline)
+        for _ in range(2):
+            refreshed = self._refresh(live, staleness, deadline)
+            view, error = self._view(live, refreshed, staleness, metrics_cursor, metrics_limit)
+            if error is refreshed.error or not refreshed.cached:
+                break  # else it was young enough when it was chosen, and is not any more
         if max_staleness is not None:
-            if refreshed.error is not None:
-                raise _strict(refreshed.error)
+            if error is not None:
+                raise _strict(error)
             live.raise_if_unstored()
-        return self._view(live, refreshed, metrics_cursor, metrics_limit)
+        return view
 
     def get_metrics(
         self, operation_id: str, cursor: int, limit: int, *, deadline: float = inf
@@ -343,7 +347,7 @@ class OperationsService:
         results = refresh_all(self._refresher, list(lives.values()), self._ttl, deadline)
         refreshed = dict(zip(lives, results, strict=True))
         for live in lives.values():
-            self._settle_if_ended(live)
+            self._store_news(live)
         views = [self._row(id_, lives.get(id_), refreshed.get(id_)) for id_ in ids]
         last = records[limit - 1].operation if len(records) > limit else None
         return OperationsPage(
@@ -363,19 +367,26 @@ class OperationsService:
     ) -> OperationView | None:
         """The row of a listing; None if it has gone or is not ours to read."""
         if live is not None and refreshed is not None:
-            return self._view(live, refreshed, 0, 0)
+            return self._view(live, refreshed, self._ttl, 0, 0)[0]
         kept = self._store.get(operation_id)
         return None if kept is None else self._terminal(kept, 0, 0)
 
     def _refresh(self, live: LiveOperation, staleness: float, deadline: float) -> Refreshed:
         refreshed = self._refresher.refresh(live, staleness, deadline)
-        self._settle_if_ended(live)
+        self._store_news(live)
         return refreshed
 
-    def _settle_if_ended(self, live: LiveOperation) -> None:
-        """Carry out an ending that a read has brought, or that the store would not take."""
-        if live.ending is not None and not live.status.terminal:
+    def _store_news(self, live: LiveOperation) -> None:
+        """Store a state that a read has brought; carry out an ending, also one not stored before.
+
+        Listings are filtered by what is stored.
+        """
+        if live.status.terminal:
+            return
+        if live.ending is not None:
             self._settle(live, wait=False)
+        elif live.moved_on:
+            self._settler.save(live, wait=False)
 
     def _recorded(self, operation_id: str, cursor: int, limit: int) -> OperationView:
         record = self._store.get(operation_id)
@@ -398,12 +409,16 @@ class OperationsService:
         return view_of_record(record.operation, metrics, self._owner.instance_id)
 
     def _view(
-        self, live: LiveOperation, refreshed: Refreshed, cursor: int, limit: int
-    ) -> OperationView:
+        self, live: LiveOperation, refreshed: Refreshed, staleness: float, cursor: int, limit: int
+    ) -> tuple[OperationView, KtrdrError | None]:
+        """What is known, and why it is older than it may be; None if it is not."""
         # The clock is read after the state: a read may land in between.
         state = live.state(cursor, limit)
         now = self._clock.monotonic()
-        return view_of_live(state, refreshed, self._owner.instance_id, now)
+        age = now - state.observed_at
+        if _too_old(live, state, refreshed, staleness, age):
+            refreshed = replace(refreshed, error=late(live, age, staleness))
+        return view_of_live(state, refreshed, self._owner.instance_id, now), refreshed.error
 
     def _open(self, operation_id: str) -> LiveOperation:
         with self._lock:
@@ -439,7 +454,7 @@ class OperationsService:
         if source is not None:
             timeout = min(FULL_TIMEOUT, deadline - self._clock.monotonic())
             try:
-                source.cancel(reason, max(0.0, timeout))
+                self._tell(source, reason, max(0.0, timeout))
             except KtrdrError:
                 live.unwant_cancel()
                 raise
@@ -453,6 +468,14 @@ class OperationsService:
             self._settle(live)
         elif live.mark_cancelling(self._clock.now()):
             self._settler.save(live)
+
+    def _tell(self, source: OperationSource, reason: str, timeout: float) -> None:
+        """Tell the worker to stop; only so many callers wait for one target that is slow."""
+        if source.target is None:
+            source.cancel(reason, timeout)
+            return
+        with self._refresher.outages.waiting_for(source.target, to_cancel=True):
+            source.cancel(reason, timeout)
 
     # ----------------------------------------------------------------- waiting
 
@@ -537,6 +560,17 @@ def _unreachable(
         if isinstance(result.error, HostUnreachableError)
     }
     return tuple(target for target in named if target is not None)
+
+
+def _too_old(
+    live: LiveOperation, state: LiveState, refreshed: Refreshed, staleness: float, age: float
+) -> bool:
+    """Whether a state that was young enough when it was chosen was not when it was copied."""
+    if live.sealed or refreshed.error is not None or not 0 < staleness < age:
+        return False
+    if state.source is FreshnessSource.BRIDGE:
+        return refreshed.cached  # one that was read just now is as young as can be had
+    return state.source is FreshnessSource.REMOTE
 
 
 def _strict(error: KtrdrError) -> KtrdrError:

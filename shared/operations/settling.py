@@ -48,19 +48,32 @@ class Settler:
         _log_end(record.operation)
         return True
 
-    def save(self, live: LiveOperation) -> None:
-        """Store a transition; if the store is away, readers are told."""
+    def save(self, live: LiveOperation, *, wait: bool = True) -> None:
+        """Store a transition; if the store is away, readers are told.
+
+        Without `wait`, another caller's attempt is left alone.
+        """
+        if not live.store_lock.acquire(blocking=wait):
+            return
         try:
-            self.save_strictly(live)
+            self._save(live)
         except StoreUnavailableError as error:
             _note(live, error)
+        finally:
+            live.store_lock.release()
 
     def save_strictly(self, live: LiveOperation) -> None:
         """Store what must be stored before anything else is done; or StoreUnavailableError."""
         with live.store_lock:
-            self._store.save(live.record)
-            with live.lock:
-                live.store_error = None
+            self._save(live)
+
+    def _save(self, live: LiveOperation) -> None:
+        """Store the record as it is, under the store lock."""
+        record = live.record
+        self._store.save(record)
+        with live.lock:
+            live.store_error = None
+            live.stored_status = record.operation.status
 
     def _drain(self, live: LiveOperation) -> None:
         """Read a bridge to its end; its worker has stopped writing.

@@ -34,6 +34,8 @@ class _Connection:
         """Whether a call was made on it: its next failure may be an old one."""
         self.failed = False
         """Whether it could not be made: the next call gets a new one."""
+        self.calls = 0
+        """On their way; a connection that was replaced is closed after the last."""
         self._stubs: dict[Callable[[grpc.Channel], Any], Any] = {}
 
     def bound(self, kind: Callable[[grpc.Channel], object], method: str) -> Any:
@@ -44,9 +46,14 @@ class _Connection:
         self.tried = True
         return getattr(stub, method)
 
-    def note(self, error: grpc.RpcError) -> None:
-        """Learn from a failed call."""
-        self.failed = self.failed or read_failed_call(error).never_connected
+    def note(self, error: grpc.RpcError) -> bool:
+        """Learn from a failed call; whether the other side has certainly not seen it.
+
+        That other calls on this connection could not be made says nothing about this one.
+        """
+        unseen = read_failed_call(error).never_connected
+        self.failed = self.failed or unseen
+        return unseen
 
 
 class HostChannel:
@@ -59,49 +66,54 @@ class HostChannel:
     def __init__(self, target: str, instance: str) -> None:
         self.target = target
         self._instance = instance
-        self._lock = threading.Lock()  # guards the replacement of _connection, and _closed
+        self._lock = threading.Lock()  # guards the fields below and the calls on each connection
         self._connection = _Connection(target)
+        self._old: set[_Connection] = set()
+        """Replaced while there were calls on them, each of which may just have got through."""
         self._closed = False
 
     def call(
         self, stub: Callable[[grpc.Channel], object], method: str, request: object, timeout: float
     ) -> Any:
         """Call a method and return its answer within `timeout` seconds, or raise a KtrdrError."""
-        give_up_at = monotonic() + timeout
-        for _ in range(1 + RETRIES):
-            connection = self._usable()
+        give_up_at, repeats = monotonic() + timeout, RETRIES
+        while True:
+            connection = self._enter()
             retry = connection.tried  # a new one has failed just now
             try:
                 bound = connection.bound(stub, method)
                 return bound(request, timeout=give_up_at - monotonic(), metadata=self._via())
             except ValueError as error:  # gRPC's way to say that the channel is closed
-                if self._closed:
-                    raise self._closed_error() from error
+                raise self._closed_error() from error
             except grpc.RpcError as error:
-                connection.note(error)
-                if not (connection.failed and retry) or monotonic() >= give_up_at:
+                retry = connection.note(error) and retry and repeats > 0
+                if not retry or monotonic() >= give_up_at:
                     raise self.error_of(error, timeout) from error
-        raise self._closed_error()
+                repeats -= 1
+            finally:
+                self._leave(connection)
 
     def begin(
         self, stub: Callable[[grpc.Channel], object], method: str, request: object, timeout: float
     ) -> PendingCall:
         """Send a call and do not wait. Not repeated: whoever needs it can ask again."""
-        for _ in range(1 + RETRIES):
-            connection = self._usable()
-            try:
-                bound = connection.bound(stub, method)
-                future = bound.future(request, timeout=timeout, metadata=self._via())
-            except ValueError:  # as above
-                continue
-            return PendingCall(self, future, timeout, connection=connection)
-        return PendingCall(self, None, timeout, self._closed_error())
+        connection = self._enter()
+        try:
+            bound = connection.bound(stub, method)
+            future = bound.future(request, timeout=timeout, metadata=self._via())
+        except ValueError:  # as above
+            self._leave(connection)
+            return PendingCall(self, None, timeout, self._closed_error())
+        future.add_done_callback(lambda _: self._leave(connection))
+        return PendingCall(self, future, timeout, connection=connection)
 
     def close(self) -> None:
         """Close the channel; calls on their way end, later ones raise HostUnreachableError."""
         with self._lock:
             self._closed = True
-            self._connection.channel.close()
+            connections = [self._connection, *self._old]
+        for connection in connections:
+            connection.channel.close()
 
     def error_of(self, error: grpc.RpcError, timeout: float) -> KtrdrError:
         """The domain error of a call to this target that failed."""
@@ -110,15 +122,34 @@ class HostChannel:
             return HostNotConnectedError(known.message, metadata=known.metadata)
         return known
 
-    def _usable(self) -> _Connection:
-        """The connection, or a new one in place of one that could not be made."""
-        if self._connection.failed:
-            with self._lock:
-                failed = self._connection
-                if failed.failed and not self._closed:
-                    self._connection = _Connection(self.target)
-                    failed.channel.close()
-        return self._connection
+    def _enter(self) -> _Connection:
+        """The connection for one call; a new one in place of one that could not be made."""
+        with self._lock:
+            old = self._connection
+            if old.failed and not self._closed:
+                self._connection = _Connection(self.target)
+                self._old.add(old)
+            connection = self._connection
+            connection.calls += 1
+            unused = self._unused(old)
+        if unused:
+            old.channel.close()
+        return connection
+
+    def _leave(self, connection: _Connection) -> None:
+        """End a call's use of a connection; the last on an old one closes it."""
+        with self._lock:
+            connection.calls -= 1
+            unused = self._unused(connection)
+        if unused:
+            connection.channel.close()
+
+    def _unused(self, connection: _Connection) -> bool:
+        """Whether an old connection is to be closed, by the caller, once; under the lock."""
+        if connection.calls or connection not in self._old:
+            return False
+        self._old.remove(connection)
+        return True
 
     def _via(self) -> tuple[tuple[str, str], ...]:
         return forwarded(self._instance)

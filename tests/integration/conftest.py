@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from ktrdr.operations.v1 import operations_service_pb2_grpc
 from ktrdr.training.v1 import models_service_pb2_grpc, training_service_pb2_grpc
 from shared.rpc.server import RpcServer
+from tests.integration.hosted import backend_on
 from tests.integration.running import RunningBackend, running_backend
+from tests.support.hosts import ScriptedHost, scripted_host
 
 
 @pytest.fixture(scope="module")
@@ -49,3 +52,24 @@ def training_stub(grpc_channel: grpc.Channel) -> training_service_pb2_grpc.Train
 def models_stub(grpc_channel: grpc.Channel) -> models_service_pb2_grpc.ModelsServiceStub:
     """The generated stub of the models service, on the same channel."""
     return models_service_pb2_grpc.ModelsServiceStub(grpc_channel)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[ScriptedHost]:
+    """A training host whose work the test does."""
+    with scripted_host(tmp_path / "host") as host:
+        yield host
+
+
+@pytest.fixture
+def front(tmp_path: Path, host: ScriptedHost) -> Iterator[RunningBackend]:
+    """A backend that trains on `host`."""
+    with backend_on(tmp_path / "backend", host.address) as front:
+        yield front
+
+
+@pytest.fixture
+def at_host(host: ScriptedHost) -> Iterator[operations_service_pb2_grpc.OperationsServiceStub]:
+    """The operations of `host`, as its own clients see them."""
+    with grpc.insecure_channel(host.address) as channel:
+        yield operations_service_pb2_grpc.OperationsServiceStub(channel)

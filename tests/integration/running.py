@@ -22,6 +22,7 @@ from ktrdr.training.v1 import (
     training_service_pb2_grpc,
 )
 from ktrdr.training.v1 import training_service_pb2 as training_pb
+from shared.clock import Clock
 from shared.instance import Instance
 from shared.marketdata.sample import SampleBarSource
 from shared.operations.store import MemoryOperationStore
@@ -117,7 +118,9 @@ class RunningBackend:
 
 
 @contextmanager
-def running_backend(home: Path, **settings: Any) -> Iterator[RunningBackend]:
+def running_backend(
+    home: Path, *, clock: Clock | None = None, **settings: Any
+) -> Iterator[RunningBackend]:
     """Serve a backend on a free port; settings by name, `cache_ttl` included."""
     values: Mapping[str, Any] = {
         "backend_address": "127.0.0.1:0",
@@ -126,7 +129,8 @@ def running_backend(home: Path, **settings: Any) -> Iterator[RunningBackend]:
         **settings,
     }
     instance = Instance(uuid4().hex, uuid4().hex)
-    backend = build_backend(BackendSettings(**values), instance, MemoryOperationStore(), BARS)
+    store = MemoryOperationStore()
+    backend = build_backend(BackendSettings(**values), instance, store, BARS, clock)
     # A backend that trains on hosts has no workers of its own to script.
     scripted = ScriptedOperations(
         backend.operations, backend.pool or WorkerPool("none", workers=1, queue_limit=0)

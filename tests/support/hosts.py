@@ -50,12 +50,13 @@ def new_instance() -> Instance:
 
 
 class CountingServicer(OperationsServicer):
-    """Counts the calls that reach the host, and does what a test wants before each."""
+    """Counts the calls that reach the host, and does what a test wants around each."""
 
     def __init__(self, operations: OperationsService, clock: Clock | None) -> None:
         super().__init__(operations, clock)
         self.calls: Counter[str] = Counter()
         self.before: Callable[[str], None] = lambda _: None
+        self.after_get: Callable[[], None] = lambda: None
 
     def _count(self, method: str) -> None:
         self.calls[method] += 1
@@ -65,7 +66,9 @@ class CountingServicer(OperationsServicer):
         self, request: pb.GetOperationRequest, context: grpc.ServicerContext
     ) -> pb.GetOperationResponse:
         self._count("GetOperation")
-        return super().GetOperation(request, context)
+        answer = super().GetOperation(request, context)
+        self.after_get()
+        return answer
 
     def ListOperations(  # noqa: N802  # the contract's name
         self, request: pb.ListOperationsRequest, context: grpc.ServicerContext
@@ -103,6 +106,7 @@ class ScriptedHost:
         cache_ttl: float = 1.0,
         workers: int = 4,
         queue_limit: int = 4,
+        wait_slots: int = 16,
         limits: ServerLimits | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -113,7 +117,7 @@ class ScriptedHost:
         self.operations = OperationsService(
             store or MemoryOperationStore(),
             owner,
-            limits=OperationsLimits(cache_ttl=cache_ttl),
+            limits=OperationsLimits(cache_ttl=cache_ttl, wait_slots=wait_slots),
             clock=clock,
         )
         self.pool = WorkerPool("training", workers=workers, queue_limit=queue_limit)
@@ -162,8 +166,8 @@ class ScriptedHost:
     def launch(self, order: TrainingOrder, deadline: float = inf) -> Launch:
         """Launch scripted work in place of a training."""
         self.before_start()
-        work = ScriptedWork(ID_PREFIX + order.request_id)
-        self.works[work.operation_id] = work
+        operation_id = ID_PREFIX + order.request_id  # the same for a repeated start
+        work = self.works.setdefault(operation_id, ScriptedWork(operation_id))
         return ScriptedLaunch(self.operations, self.pool, work)
 
     def work(self, operation_id: str) -> ScriptedWork:
@@ -177,6 +181,7 @@ class ScriptedHost:
         """Let all work end and stop the host as its process would."""
         for work in self.works.values():
             work.finish()
+        self.pool.join(5.0)  # else stopping gives watchers a last look, which takes its time
         stop(self.server, self.operations, self.pool, grace=5.0)
 
     def vanish(self) -> None:

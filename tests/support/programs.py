@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,3 +50,16 @@ class Programs:
     @staticmethod
     def command(name: str) -> list[str]:
         return [str(Path(sys.executable).with_name(name))]
+
+
+def processes_with_home(home: Path) -> list[str]:
+    """Ids of other processes whose files are in `home` or below it."""
+    mark = f"KTRDR_HOME={home}".encode()
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if int(folder.name) != os.getpid() and mark in (folder / "environ").read_bytes():
+                found.append(folder.name)
+        except OSError:  # another's, or gone meanwhile
+            continue
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
 
@@ -18,6 +19,7 @@ class Relay:
         self._target = target
         self._passing = threading.Event()
         self._passing.set()
+        self._before: tuple[bytes, Callable[[], None]] | None = None
         self._lock = threading.Lock()  # guards the fields below
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -43,6 +45,10 @@ class Relay:
     def thaw(self) -> None:
         """Pass on what has come meanwhile, and everything after."""
         self._passing.set()
+
+    def before(self, mark: bytes, call: Callable[[], None]) -> None:
+        """Have `call` called once, when bytes with `mark` have come and before they pass."""
+        self._before = (mark, call)
 
     def point_at(self, target: str) -> None:
         """Lead later connections to another target."""
@@ -82,6 +88,9 @@ class Relay:
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
+                if self._before is not None and self._before[0] in data:
+                    (_, call), self._before = self._before, None
+                    call()
                 self._passing.wait()
                 sink.sendall(data)
         self._close(source)

@@ -136,14 +136,16 @@ def probe(
 def service_of(
     handlers: Mapping[str, grpc.RpcMethodHandler[Any, Any]],
     classes: Mapping[str, str] | None = None,
+    *,
+    name: str = PROBE,
 ) -> ServedService:
     """Build a service of these handlers."""
 
     def add(_servicer: Any, server: grpc.Server) -> None:
-        generic = grpc.method_handlers_generic_handler(PROBE, dict(handlers))
+        generic = grpc.method_handlers_generic_handler(name, dict(handlers))
         server.add_generic_rpc_handlers((generic,))
 
-    return ServedService(PROBE, None, add, classes or {})
+    return ServedService(name, None, add, classes or {})
 
 
 @contextmanager

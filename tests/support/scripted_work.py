@@ -48,6 +48,7 @@ class ScriptedWork:
     def __init__(self, operation_id: str, epochs: int = 10) -> None:
         self.operation_id = operation_id
         self.bridge = CountingBridge(epochs)
+        self.result = RESULT
         self._orders: SimpleQueue[_Order | None] = SimpleQueue()
         self._epochs = epochs
 
@@ -97,7 +98,7 @@ class ScriptedWork:
                 taken.set_exception(error)
                 raise
             taken.set_result(None)
-        return RESULT
+        return self.result
 
 
 class ScriptedOperations:

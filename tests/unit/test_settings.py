@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,7 +9,15 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from backend.settings import BackendSettings
-from shared.settings import Address, ProcessSettings, SettingsError, load_settings, usable_folder
+from shared.settings import (
+    Address,
+    ProcessSettings,
+    SettingsError,
+    load_settings,
+    require_training,
+    usable_folder,
+)
+from training_host.settings import TrainingHostSettings
 
 ADDRESS = TypeAdapter(Address)
 
@@ -16,7 +25,7 @@ ADDRESS = TypeAdapter(Address)
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
-        if name.upper().startswith(("KTRDR_", "OPERATIONS_")):
+        if name.upper().startswith(("KTRDR_", "OPERATIONS_", "TRAINING_")):
             monkeypatch.delenv(name)
 
 
@@ -93,6 +102,11 @@ def test_a_home_with_a_tilde_is_the_users(monkeypatch: pytest.MonkeyPatch) -> No
         ("KTRDR_BACKEND_ADDRESS", "50051", "must be host:port, such as 127.0.0.1:50051"),
         ("KTRDR_TRAINING_WORKERS", "0", "greater than or equal to 1"),
         ("KTRDR_TRAINING_QUEUE", "-1", "greater than or equal to 0"),
+        ("KTRDR_TRAINING_MODE", "remote", "'local' or 'host'"),
+        ("KTRDR_TRAINING_MODE", "", "'local' or 'host'"),
+        ("TRAINING_HOST_SERVICE_URL", "", "must be host:port"),
+        ("TRAINING_HOST_SERVICE_URL", "trainer", "must be host:port"),
+        ("TRAINING_HOST_SERVICE_URL", "http://trainer:50052", "must be host:port"),
     ],
 )
 def test_a_bad_variable_is_named_with_its_value_and_the_mend(
@@ -160,7 +174,7 @@ def test_settings_do_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
         settings.read_limit = 5  # type: ignore[misc]  # the point of the test
 
 
-@pytest.mark.parametrize("kind", [ProcessSettings, BackendSettings])
+@pytest.mark.parametrize("kind", [ProcessSettings, BackendSettings, TrainingHostSettings])
 def test_every_setting_has_a_sentence(kind: type[ProcessSettings]) -> None:
     missing = [name for name, field in kind.model_fields.items() if not field.description]
     assert missing == []
@@ -179,3 +193,92 @@ def test_a_folder_that_cannot_be_written_to_stops_the_start(tmp_path: Path) -> N
 
     assert usable_folder(tmp_path / "new" / "models", "KTRDR_HOME").is_dir()
     assert [] == list((tmp_path / "new" / "models").iterdir())
+
+
+# ------------------------------------------------------------------------ hosts
+
+URL = "TRAINING_HOST_SERVICE_URL"
+
+
+def test_by_itself_a_backend_trains_here_and_would_ask_the_host_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = loaded(monkeypatch)
+
+    assert ("local", ("127.0.0.1:50052",)) == (settings.training_mode, settings.training_hosts)
+    assert settings.training_hosts == (TrainingHostSettings().training_host_address,)
+
+
+@pytest.mark.parametrize("mode", ["local", "host"])
+def test_where_trainings_run_is_read(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    assert mode == loaded(monkeypatch, {"KTRDR_TRAINING_MODE": mode}).training_mode
+
+
+@pytest.mark.parametrize(
+    ("value", "targets"),
+    [
+        ("trainer:50052", ("trainer:50052",)),
+        ("a:1,b:2,c:3", ("a:1", "b:2", "c:3")),
+        (" a:1 , [::1]:2 ", ("a:1", "[::1]:2")),
+    ],
+)
+def test_hosts_are_separated_by_commas(
+    monkeypatch: pytest.MonkeyPatch, value: str, targets: tuple[str, ...]
+) -> None:
+    assert targets == loaded(monkeypatch, {URL: value}).training_hosts
+
+
+@pytest.mark.parametrize("value", [",", "a:1,", "a:1,,b:2", "a:1;b:2", "a:1 b:2", '["a:1"]'])
+def test_a_list_of_hosts_with_a_gap_or_other_signs_is_refused(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    for line in complaint(monkeypatch, {URL: value}).splitlines():
+        assert line.startswith(f"{URL}: must be host:port")
+
+
+def test_each_bad_host_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = complaint(monkeypatch, {URL: "good:1,bad,worse:x"})
+
+    assert ["(got 'bad')", "(got 'worse:x')"] == [
+        line[line.index("(got") :] for line in text.splitlines()
+    ]
+
+
+def test_a_host_is_named_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = complaint(monkeypatch, {URL: "a:1,b:2,a:1"})
+
+    assert text.startswith(f"{URL}: must name at least one host:port, and each only once")
+
+
+def test_nothing_can_be_reached_at_port_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = complaint(monkeypatch, {URL: "a:1,b:0"})
+
+    assert text.startswith(f"{URL}: must name the port that is listened at")
+
+
+def test_a_training_hosts_address_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KTRDR_TRAINING_HOST_ADDRESS", "0.0.0.0:7000")
+
+    assert "0.0.0.0:7000" == load_settings(TrainingHostSettings).training_host_address
+
+
+def test_what_training_needs_is_found_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_training("KTRDR_TRAINING_MODE")
+
+    for package, module in (("torch", "torch"), ("TA-Lib", "talib")):
+        with monkeypatch.context() as without:
+            without.setitem(sys.modules, module, None)
+            with pytest.raises(SettingsError) as raised:
+                require_training("KTRDR_TRAINING_MODE", ", or set it to host")
+        assert (
+            f"KTRDR_TRAINING_MODE: training needs {package}, which this environment lacks; "
+            "install ktrdr[training], or set it to host"
+        ) == str(raised.value)
+
+
+def test_everything_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("torch", "safetensors"):
+        monkeypatch.setitem(sys.modules, module, None)
+
+    with pytest.raises(SettingsError, match="training needs torch, safetensors, which"):
+        require_training("The training host")

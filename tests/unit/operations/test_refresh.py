@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-from math import inf
 
 import pytest
 from hypothesis import given
@@ -144,91 +143,6 @@ def test_a_bridge_is_read_without_a_bound_on_readers() -> None:
     worker.measure(1, 2)
 
     assert its.read(live, 0.0, within=0.0) == Refreshed(cached=False)
-    assert [1, 2] == log_of(live)
-
-
-# ------------------------------------------------------------------------ pages
-
-
-def test_a_flight_reads_pages_until_the_log_is_here(
-    its: Refreshing, source: FakeRemoteSource
-) -> None:
-    source.page, source.log = 4, [metric(step) for step in range(1, 11)]
-    live = its.at(source)
-    its.read(live)
-
-    assert list(range(1, 11)) == log_of(live)
-    assert [0, 4, 8] == [call.cursor for call in source.calls]
-    assert its.clock.monotonic() == live.observed_at
-
-
-def test_a_flight_ends_with_the_log_of_its_first_answer(
-    its: Refreshing, source: FakeRemoteSource
-) -> None:
-    """A writer that is quicker than the reader does not keep it."""
-    source.page, source.log = 2, [metric(1), metric(2), metric(3)]
-    source.after_read = lambda: source.log.extend(
-        [metric(len(source.log) + 1 + index) for index in range(3)]
-    )
-    live = its.at(source)
-
-    assert its.read(live) == Refreshed(cached=False)
-    assert 2 == len(source.calls)
-    assert list(range(1, 5)) == log_of(live)
-
-
-def test_a_flight_that_runs_out_of_time_keeps_its_pages_and_blames_no_host(
-    its: Refreshing, source: FakeRemoteSource
-) -> None:
-    source.page, source.log = 1, [metric(step) for step in range(1, 6)]
-    source.after_read = lambda: its.clock.advance(2.0)
-    live, other = its.at(source), its.at(FakeRemoteSource(), "other")
-
-    refreshed = its.read(live)
-
-    assert isinstance(refreshed.error, HostTimeoutError)
-    assert [1, 2, 3] == log_of(live)
-    assert -inf == live.observed_at
-    assert [5.0, 3.0, 1.0] == [call.timeout for call in source.calls]
-    source.after_read = None
-    assert its.read(other) == Refreshed(cached=False)
-    assert its.read(live) == Refreshed(cached=False)
-    assert [1, 2, 3, 4, 5] == log_of(live)
-
-
-def test_an_owner_that_never_continues_the_log_is_asked_once(
-    its: Refreshing, source: FakeRemoteSource
-) -> None:
-    source.page, source.log = 0, [metric(1)]
-    refreshed = its.read(its.at(source))
-
-    assert isinstance(refreshed.error, HostUnreachableError)
-    assert 1 == len(source.calls)
-
-
-def test_an_owner_with_a_shorter_log_is_read_once(
-    its: Refreshing, source: FakeRemoteSource
-) -> None:
-    source.log = [metric(1), metric(2)]
-    live = its.at(source)
-    its.read(live)
-    source.log = []
-    source.calls.clear()
-
-    assert its.read(live, 0.0) == Refreshed(cached=False)
-    assert 1 == len(source.calls)
-    assert [1, 2] == log_of(live)
-
-
-def test_an_owner_that_restarts_between_pages_ends_the_flight(
-    its: Refreshing, source: FakeRemoteSource
-) -> None:
-    source.page, source.log = 2, [metric(step) for step in range(1, 6)]
-    source.after_read = lambda: source.log.__delitem__(slice(1, None))
-    live = its.at(source)
-
-    assert its.read(live) == Refreshed(cached=False)
-    assert 2 == len(source.calls)
     assert [1, 2] == log_of(live)
 
 
