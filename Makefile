@@ -13,7 +13,7 @@ BREAKING_AGAINST ?= $(shell [ "$$(git rev-parse HEAD)" = "$$(git rev-parse --ver
 	&& [ -z "$$(git status --porcelain -- protos buf.yaml)" ] \
 	&& git rev-parse --verify -q HEAD~1 || git rev-parse --verify -q main || echo HEAD)
 
-.PHONY: help setup demo test lint format protos protos-check bench lock clean
+.PHONY: help setup demo demo-hosts test lint format protos protos-check bench lock clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -30,6 +30,9 @@ $(READY): pyproject.toml constraints.txt
 
 demo: setup ## Train a strategy on real IBM and GOOG prices and watch it
 	@$(BIN)/python -m backend.demo
+
+demo-hosts: setup ## The same on a training host, a process of its own
+	@$(BIN)/python -m backend.demo --hosts
 
 test: setup ## Run the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
@@ -60,8 +63,10 @@ protos-check: setup ## Fail if protos/gen is not what the contract generates
 		&& diff -r --exclude=__pycache__ "$$fresh/gen" protos/gen \
 		|| { echo "protos/gen is not current: run make protos" >&2; exit 1; }
 
-bench: setup ## Measure the bridge beside tqdm and a bridge that formats in the worker
+bench: setup ## Measure reports beside tqdm, reads beside a bare echo, and a frozen host's neighbours
 	$(BIN)/python -m benchmarks.bridge
+	$(BIN)/python -m benchmarks.isolation
+	$(BIN)/python -m benchmarks.remote
 
 lock: ## Rewrite constraints.txt from what .venv holds
 	@{ echo "# The tested set. Written by make lock; torch is pinned so that a CPU build can serve it."; \

@@ -78,13 +78,14 @@ class HostModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
             raise refusals[0]
         pages = [own, *answers]
         models = _distinct(model for page in pages for model in page.models)
+        twice = sum(len(page.models) for page in pages) - len(models)
         models.sort(key=lambda model: (_nanos(model), model.name), reverse=True)
         more = len(models) > limit or any(page.next_page_token for page in pages)
         return pb.ListModelsResponse(
             models=models[:limit],
             next_page_token=next_token(models[:limit][-1]) if more and models else "",
-            total_count=sum(page.total_count for page in pages),
-            unreadable=[name for page in pages for name in page.unreadable],
+            total_count=sum(page.total_count for page in pages) - twice,
+            unreadable=dict.fromkeys(name for page in pages for name in page.unreadable),
             unreachable=silent,
         )
 

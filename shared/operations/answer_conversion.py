@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -17,7 +17,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ktrdr.operations.v1 import operation_pb2 as pb
 from ktrdr.operations.v1 import operations_service_pb2 as service_pb
-from shared.operations.conversion import STATUS_FROM_PROTO, TYPE_FROM_PROTO, seconds
+from shared.operations.conversion import STATUS_FROM_PROTO, TYPE_FROM_PROTO, seconds, time_of
 from shared.operations.model import (
     Freshness,
     FreshnessSource,
@@ -36,6 +36,11 @@ from shared.rpc.errors import Code, MalformedAnswerError
 _SOURCE_FROM_PROTO = {
     pb.FreshnessSource.Value(f"FRESHNESS_SOURCE_{source.value}"): source
     for source in FreshnessSource
+}
+_OUTCOMES = {
+    OperationStatus.COMPLETED: "result",
+    OperationStatus.FAILED: "error",
+    OperationStatus.CANCELLED: "error",
 }
 _LONGEST = 315_576_000_000
 """Seconds that google.protobuf.Duration may hold; ages add up and are told to others."""
@@ -122,17 +127,14 @@ def retry_after_from(answer: service_pb.WaitOperationResponse) -> float | None:
 
 def _operation(message: pb.Operation) -> Operation:
     status = _known("status", message.status, STATUS_FROM_PROTO)
-    outcome = message.WhichOneof("outcome")
-    _require(
-        outcome == ("result" if status is OperationStatus.COMPLETED else "error")
-        if status.terminal
-        else outcome is None,
-        "outcome",
-        f"does not fit {status.value}",
-    )
-    _require(message.metrics_count >= 0, "metrics_count", "is negative")
+    outcome, terminal = message.WhichOneof("outcome"), status.terminal
     end_time = _optional_time("end_time", message)
-    _require((end_time is not None) == status.terminal, "end_time", f"does not fit {status.value}")
+    if outcome != (_OUTCOMES[status] if terminal else None):
+        raise _unfit("outcome", status)
+    if (end_time is not None) != terminal:
+        raise _unfit("end_time", status)
+    if message.metrics_count < 0:
+        raise MalformedAnswerError("metrics_count is negative.")
     return Operation(
         operation_id=message.operation_id,
         type=_known("type", message.type, TYPE_FROM_PROTO),
@@ -146,11 +148,17 @@ def _operation(message: pb.Operation) -> Operation:
         end_time=end_time,
         cancel_time=_optional_time("cancel_time", message),
         cancel_reason=message.cancel_reason,
-        result=PackedResult(message.result.type_url, message.result.value)
-        if outcome == "result"
-        else None,
+        result=_result(message) if outcome == "result" else None,
         error=_error(message.error) if outcome == "error" else None,
     )
+
+
+def _result(message: pb.Operation) -> PackedResult:
+    return PackedResult(message.result.type_url, message.result.value)
+
+
+def _unfit(field: str, status: OperationStatus) -> MalformedAnswerError:
+    return MalformedAnswerError(f"{field} does not fit {status.value}.")
 
 
 def _progress(message: pb.Progress) -> Progress:
@@ -232,9 +240,11 @@ def _optional_time(field: str, message: Message, within: str = "") -> datetime |
 
 def _time(field: str, message: Timestamp) -> datetime:
     try:
-        return message.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError) as error:
-        raise MalformedAnswerError(f"{field} is no time.") from error
+        if 0 <= message.nanos < 1_000_000_000:
+            return time_of(message)
+    except OverflowError:
+        pass
+    raise MalformedAnswerError(f"{field} is no time.")
 
 
 def _known(field: str, number: KeyT, known: Mapping[KeyT, KnownT]) -> KnownT:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
@@ -18,7 +18,6 @@ from ktrdr.operations.v1 import operation_pb2 as pb
 from shared.operations.model import (
     Freshness,
     FreshnessSource,
-    Hop,
     Liveness,
     Metric,
     Operation,
@@ -50,17 +49,46 @@ MAX_ERROR_FACT = 500
 """Characters of each fact that goes with it."""
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_DAY = 86_400
+
+
+# The conversions of protobuf's own classes check and normalise in Python, and
+# cost an answer more than all the rest of it.
+
+
+def set_time(message: Timestamp, at: datetime) -> None:
+    """Set a timestamp to an aware datetime."""
+    since = at - _EPOCH
+    message.seconds = since.days * _DAY + since.seconds
+    message.nanos = since.microseconds * 1000
+
+
 def timestamp(at: datetime) -> Timestamp:
     """Convert an aware datetime."""
     message = Timestamp()
-    message.FromDatetime(at)
+    set_time(message, at)
     return message
+
+
+def time_of(message: Timestamp) -> datetime:
+    """Convert to a datetime in UTC, to the microsecond; OverflowError if there is none."""
+    return _EPOCH + timedelta(0, message.seconds, message.nanos // 1000)
+
+
+def set_duration(message: Duration, seconds: float) -> None:
+    """Set a duration to seconds, to the microsecond."""
+    microseconds = round(seconds * 1e6)
+    sign = -1 if microseconds < 0 else 1  # both parts have the sign of the whole
+    whole, rest = divmod(abs(microseconds), 1_000_000)
+    message.seconds = sign * whole
+    message.nanos = sign * rest * 1000
 
 
 def duration(seconds: float) -> Duration:
     """Convert seconds, to the microsecond."""
     message = Duration()
-    message.FromTimedelta(timedelta(seconds=seconds))
+    set_duration(message, seconds)
     return message
 
 
@@ -71,90 +99,103 @@ def seconds(message: Duration) -> float:
 
 def view_to_proto(view: OperationView) -> pb.Operation:
     """Convert a snapshot without its metrics."""
-    message = pb.Operation()
-    _fill(message, operation_to_proto(view.operation), view)
+    message = operation_to_proto(view.operation)
+    _add_view(message, view)
     return message
 
 
 class OperationMessages:
-    """Remembers the messages of the operations that were converted last.
+    """Remembers the messages of operations that are answered more than once.
 
-    Most answers are of a snapshot that was answered before: only how fresh it
-    is has changed. Safe to use from several threads.
+    With many readers most answers are of a snapshot that was answered before:
+    only how fresh it is has changed. Safe to use from several threads.
     """
 
     def __init__(self, size: int = 256) -> None:
         self._size = size
-        self._lock = threading.Lock()  # guards _kept
-        self._kept: OrderedDict[str, tuple[Operation, pb.Operation]] = OrderedDict()
+        self._lock = threading.Lock()  # guards changes of _kept
+        self._kept: OrderedDict[str, tuple[Operation, pb.Operation | None]] = OrderedDict()
 
     def fill(self, message: pb.Operation, view: OperationView) -> None:
-        """Convert a snapshot without its metrics into `message`."""
-        _fill(message, self._of(view.operation), view)
+        """Convert a snapshot without its metrics into the empty `message`."""
+        operation = view.operation
+        known, kept = self._kept.get(operation.operation_id, (None, None))
+        if known is not operation:  # frozen, so the same is equal
+            set_operation(message, operation)
+            self._keep(operation, None)
+        elif kept is None:
+            set_operation(message, operation)
+            again = pb.Operation()
+            again.CopyFrom(message)
+            self._keep(operation, again)
+        else:
+            message.CopyFrom(kept)
+        _add_view(message, view)
 
-    def _of(self, operation: Operation) -> pb.Operation:
+    def _keep(self, operation: Operation, message: pb.Operation | None) -> None:
         with self._lock:
-            kept = self._kept.get(operation.operation_id)
-        if kept is not None and kept[0] is operation:  # frozen, so the same is equal
-            return kept[1]
-        message = operation_to_proto(operation)
-        with self._lock:
-            self._kept[operation.operation_id] = (operation, message)
+            self._kept[operation.operation_id] = operation, message
             self._kept.move_to_end(operation.operation_id)
             if len(self._kept) > self._size:
                 self._kept.popitem(last=False)
-        return message
 
 
-def _fill(message: pb.Operation, operation: pb.Operation, view: OperationView) -> None:
-    message.CopyFrom(operation)
-    message.freshness.CopyFrom(freshness_to_proto(view.freshness))
+def _add_view(message: pb.Operation, view: OperationView) -> None:
+    _set_freshness(message.freshness, view.freshness)
     if view.liveness is not None:
-        message.liveness.CopyFrom(liveness_to_proto(view.liveness))
+        _set_liveness(message.liveness, view.liveness)
 
 
 def operation_to_proto(operation: Operation) -> pb.Operation:
     """Convert an operation as recorded."""
-    message = pb.Operation(
-        operation_id=operation.operation_id,
-        type=TYPE_TO_PROTO[operation.type],
-        status=STATUS_TO_PROTO[operation.status],
-        metadata=operation.metadata,
-        metrics_count=operation.metrics_count,
-        create_time=timestamp(operation.create_time),
-        update_time=timestamp(operation.update_time),
-        cancel_reason=operation.cancel_reason,
-    )
-    for field in ("start_time", "end_time", "cancel_time"):
-        if (at := getattr(operation, field)) is not None:
-            getattr(message, field).FromDatetime(at)
+    message = pb.Operation()
+    set_operation(message, operation)
+    return message
+
+
+def set_operation(message: pb.Operation, operation: Operation) -> None:
+    """Set an empty message to an operation as recorded."""
+    message.operation_id = operation.operation_id
+    message.type = TYPE_TO_PROTO[operation.type]
+    message.status = STATUS_TO_PROTO[operation.status]
+    message.metadata.update(operation.metadata)
+    message.metrics_count = operation.metrics_count
+    message.cancel_reason = operation.cancel_reason
+    set_time(message.create_time, operation.create_time)
+    set_time(message.update_time, operation.update_time)
+    if operation.start_time is not None:
+        set_time(message.start_time, operation.start_time)
+    if operation.end_time is not None:
+        set_time(message.end_time, operation.end_time)
+    if operation.cancel_time is not None:
+        set_time(message.cancel_time, operation.cancel_time)
     if operation.progress is not None:
-        message.progress.CopyFrom(progress_to_proto(operation.progress))
+        message.progress.SetInParent()  # also of a progress that says nothing
+        _set_progress(message.progress, operation.progress)
     if operation.result is not None:
         packed = AnyMessage(type_url=operation.result.type_url, value=operation.result.value)
         message.result.CopyFrom(packed)
     elif operation.error is not None:
         message.error.CopyFrom(error_to_proto(operation.error))
-    return message
 
 
-def progress_to_proto(progress: Progress) -> pb.Progress:
-    """Convert a progress."""
-    message = pb.Progress(
-        percentage=progress.percentage,
-        message=progress.message,
-        phase=progress.phase,
-        current_step=progress.current_step,
-        total_steps=progress.total_steps,
-        items_processed=progress.items_processed,
-        items_total=progress.items_total,
-        context=progress.context,
-    )
+def _set_progress(message: pb.Progress, progress: Progress) -> None:
+    message.message = progress.message
+    message.phase = progress.phase
+    message.current_step = progress.current_step
+    message.items_processed = progress.items_processed
+    if progress.percentage is not None:
+        message.percentage = progress.percentage
+    if progress.total_steps is not None:
+        message.total_steps = progress.total_steps
+    if progress.items_total is not None:
+        message.items_total = progress.items_total
+    if progress.context:
+        message.context.update(progress.context)
     if progress.update_time is not None:
-        message.update_time.FromDatetime(progress.update_time)
+        set_time(message.update_time, progress.update_time)
     if progress.estimated_remaining is not None:
-        message.estimated_remaining.CopyFrom(duration(progress.estimated_remaining))
-    return message
+        set_duration(message.estimated_remaining, progress.estimated_remaining)
 
 
 def metric_to_proto(metric: Metric) -> pb.Metric:
@@ -205,29 +246,29 @@ def _sendable(text: str, length: int) -> str:
 
 def freshness_to_proto(freshness: Freshness) -> pb.Freshness:
     """Convert a freshness with its path."""
-    message = pb.Freshness(
-        age=duration(freshness.age),
-        source=SOURCE_TO_PROTO[freshness.source],
-        cached=freshness.cached,
-        path=[_hop_to_proto(hop) for hop in freshness.path],
-    )
+    message = pb.Freshness()
+    _set_freshness(message, freshness)
+    return message
+
+
+def _set_freshness(message: pb.Freshness, freshness: Freshness) -> None:
+    set_duration(message.age, freshness.age)
+    message.age.SetInParent()
+    message.source = SOURCE_TO_PROTO[freshness.source]
+    message.cached = freshness.cached
+    for hop in freshness.path:
+        added = message.path.add(
+            instance=hop.instance, source=SOURCE_TO_PROTO[hop.source], cached=hop.cached
+        )
+        added.age.SetInParent()
+        set_duration(added.age, hop.age)
     if freshness.refresh_error is not None:
         message.refresh_error.CopyFrom(error_to_proto(freshness.refresh_error))
-    return message
 
 
-def _hop_to_proto(hop: Hop) -> pb.Hop:
-    return pb.Hop(
-        instance=hop.instance,
-        source=SOURCE_TO_PROTO[hop.source],
-        cached=hop.cached,
-        age=duration(hop.age),
-    )
-
-
-def liveness_to_proto(liveness: Liveness) -> pb.Liveness:
-    """Convert a liveness."""
-    message = pb.Liveness(worker_alive=liveness.worker_alive)
+def _set_liveness(message: pb.Liveness, liveness: Liveness) -> None:
+    message.SetInParent()
+    message.worker_alive = liveness.worker_alive
     if liveness.last_report_age is not None:
-        message.last_report_age.CopyFrom(duration(liveness.last_report_age))
-    return message
+        set_duration(message.last_report_age, liveness.last_report_age)
+        message.last_report_age.SetInParent()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from math import inf
 
+from shared.operations.latch import Latch
 from shared.operations.model import (
     TRANSITIONS,
     FreshnessSource,
@@ -72,7 +73,7 @@ class Flight:
         """What the owner was allowed to answer from its cache, seconds."""
         self.error: KtrdrError | None = None
         """Why it failed; None if it landed or was given up by its own reader."""
-        self.done = threading.Event()
+        self.done = Latch()
 
 
 class LiveOperation:
@@ -281,9 +282,10 @@ class LiveOperation:
             self._path = reading.path
             self._owner_liveness = reading.liveness
             self._last_report_age = reading.last_report_age
-            self._adopt_progress(reading.progress)
+            news = self._progress_of(reading.progress)
             if reading.operation is not None:
-                self._adopt_owner_state(reading.operation, last_page=not reading.has_more)
+                news |= self._owner_state_of(reading.operation, last_page=not reading.has_more)
+            self._change(**news)
             return True
 
     def land(self, flight: Flight, observed_at: float) -> None:
@@ -298,7 +300,8 @@ class LiveOperation:
         with self.lock:
             self.observed_at = max(self.observed_at, observed_at)
 
-    def _adopt_progress(self, progress: Progress | None) -> None:
+    def _progress_of(self, progress: Progress | None) -> dict[str, object]:
+        """The fields of the record that a reading's progress changes."""
         known = self.record.operation.progress
         updated = self.record.operation.update_time
         if progress is None or (
@@ -307,23 +310,30 @@ class LiveOperation:
             progress = known
         elif progress.update_time is not None:
             updated = max(updated, progress.update_time)
-        self._change(progress=progress, update_time=updated, metrics_count=len(self._metrics))
+        return {
+            "progress": progress,
+            "update_time": updated,
+            "metrics_count": len(self._metrics),
+        }
 
-    def _adopt_owner_state(self, theirs: Operation, *, last_page: bool) -> None:
-        """Take the owner's state, never going back; its end only with its last metrics."""
+    def _owner_state_of(self, theirs: Operation, *, last_page: bool) -> dict[str, object]:
+        """The fields that the owner's state changes, never going back.
+
+        Its end is taken only with its last metrics.
+        """
         ours = self.record.operation
         status = ours.status
         if not theirs.status.terminal and _ORDER[theirs.status] > _ORDER[status]:
             status = theirs.status
-        self._change(
-            status=status,
-            start_time=ours.start_time or theirs.start_time,
-            cancel_time=ours.cancel_time or theirs.cancel_time,
-            cancel_reason=ours.cancel_reason or theirs.cancel_reason,
-        )
         if theirs.status.terminal and last_page and self.ending is None:
             end_time = theirs.end_time or theirs.update_time
             self.ending = Ending(theirs.status, end_time, theirs.result, theirs.error)
+        return {
+            "status": status,
+            "start_time": ours.start_time or theirs.start_time,
+            "cancel_time": ours.cancel_time or theirs.cancel_time,
+            "cancel_reason": ours.cancel_reason or theirs.cancel_reason,
+        }
 
     # ---------------------------------------------------------------- waiting
 

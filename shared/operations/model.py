@@ -30,6 +30,8 @@ class OperationStatus(Enum):
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
 
+    __hash__ = object.__hash__  # there is one of each; an Enum hashes its name, in Python
+
     @property
     def terminal(self) -> bool:
         """Whether nothing can follow."""

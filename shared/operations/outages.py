@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from shared.clock import Clock
@@ -68,13 +67,15 @@ class Outages:
                     return failure.error
         return None
 
-    @contextmanager
-    def waiting_for(self, target: str, *, to_cancel: bool = False) -> Iterator[None]:
+    def waiting_for(self, target: str, *, to_cancel: bool = False) -> AbstractContextManager[None]:
         """Be one of those who wait for a target; raises RefreshBusyError if they are enough.
 
         Those who cancel are counted by themselves: readers must not keep them away.
         """
-        key = f"{target} to cancel" if to_cancel else target
+        return _Place(self, target, f"{target} to cancel" if to_cancel else target)
+
+    def enter(self, target: str, key: str) -> None:
+        """Take a place; for `waiting_for`."""
         with self._lock:
             if self._waiting[key] >= self.max_waiters:
                 raise RefreshBusyError(
@@ -82,10 +83,27 @@ class Outages:
                     metadata={"target": target},
                 )
             self._waiting[key] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._waiting[key] -= 1
-                if not self._waiting[key]:
-                    del self._waiting[key]
+
+    def leave(self, key: str) -> None:
+        """Give a place back; for `waiting_for`."""
+        with self._lock:
+            self._waiting[key] -= 1
+            if not self._waiting[key]:
+                del self._waiting[key]
+
+
+class _Place:
+    """One caller's place among those who wait; a generator would cost three times as much."""
+
+    __slots__ = ("_key", "_outages", "_target")
+
+    def __init__(self, outages: Outages, target: str, key: str) -> None:
+        self._outages = outages
+        self._target = target
+        self._key = key
+
+    def __enter__(self) -> None:
+        self._outages.enter(self._target, self._key)
+
+    def __exit__(self, *_: object) -> None:
+        self._outages.leave(self._key)

@@ -75,6 +75,23 @@ class MethodInterceptor(grpc.ServerInterceptor):
         """Return a handler with another behaviour around the given one."""
 
 
+class Chain(MethodInterceptor):
+    """Several interceptors as one, the first outermost.
+
+    gRPC asks each interceptor anew at every call; this one is asked once per method.
+    """
+
+    def __init__(self, *interceptors: MethodInterceptor) -> None:
+        super().__init__()
+        self._interceptors = interceptors
+
+    def wrap(self, method: str, handler: Handler) -> Handler:
+        """Wrap by the innermost first."""
+        for interceptor in reversed(self._interceptors):
+            handler = interceptor.wrap(method, handler)
+        return handler
+
+
 class ErrorInterceptor(MethodInterceptor):
     """Maps KtrdrError and malformed requests to statuses with google.rpc details."""
 

@@ -17,7 +17,7 @@ from shared.rpc import health
 from shared.rpc.admission import READ, START, STREAM, UNLIMITED, AdmissionInterceptor
 from shared.rpc.channel import KEEPALIVE_MS
 from shared.rpc.errors import KtrdrError
-from shared.rpc.interceptors import ErrorInterceptor
+from shared.rpc.interceptors import Chain, ErrorInterceptor
 from shared.rpc.symbols import MethodAwarePool
 from shared.rpc.via import ViaInterceptor
 
@@ -85,7 +85,7 @@ class RpcServer:
         )
         self._server = grpc.server(
             self._pool,
-            interceptors=[ErrorInterceptor(), ViaInterceptor(instance), admission],
+            interceptors=[Chain(ErrorInterceptor(), ViaInterceptor(instance), admission)],
             options=SERVER_OPTIONS,
             maximum_concurrent_rpcs=limits.threads * 32,
         )

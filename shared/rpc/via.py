@@ -103,12 +103,23 @@ class ViaInterceptor(MethodInterceptor):
 
 def forwarded(instance: str) -> tuple[tuple[str, str], ...]:
     """The metadata of a call made on behalf of the one being served, by this instance."""
-    return ((VIA_KEY, ",".join((*_passed.get(), instance))),)
+    return _metadata((*_passed.get(), instance))
+
+
+@functools.lru_cache(maxsize=64)  # the same few ways all the time
+def _metadata(way: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    return ((VIA_KEY, ",".join(way)),)
 
 
 def _read(context: grpc.ServicerContext) -> tuple[str, ...]:
     # A key may come several times, and whatever lies between may join them with commas.
-    way = ",".join(str(value) for key, value in context.invocation_metadata() if key == VIA_KEY)
+    return _parsed(
+        ",".join([str(value) for key, value in context.invocation_metadata() if key == VIA_KEY])
+    )
+
+
+@functools.lru_cache(maxsize=64)  # the same few processes call all the time
+def _parsed(way: str) -> tuple[str, ...]:
     if not _WAY.fullmatch(way):
         raise InvalidArgumentError.of(
             VIA_KEY,

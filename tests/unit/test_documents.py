@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import typer
@@ -21,6 +21,9 @@ import typer
 from backend.cli.app import app
 from backend.settings import BackendSettings
 from shared.operations.model import TRANSITIONS
+from shared.rpc.errors import Code
+from shared.settings import ProcessSettings
+from training_host.settings import TrainingHostSettings
 
 ROOT = Path(__file__).parents[2]
 OUTSIDE = ("http://", "https://", "mailto:")
@@ -28,9 +31,15 @@ FENCE = re.compile(r"^(`{3,})([a-z]*)[^\n]*\n(.*?)^\1[ ]*$", re.DOTALL | re.MULT
 INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
-VARIABLE = re.compile(r"\b(?:KTRDR_[A-Z_]*[A-Z]|[A-Z]+_CACHE_TTL)\b")
+VARIABLE = re.compile(r"\b(?:KTRDR_[A-Z_]*[A-Z]|[A-Z]+_(?:CACHE_TTL|HOST_SERVICE_URL))\b")
 MAKE = re.compile(r"(?:^|[\s;&|(])make ([a-z][a-z-]*)")
 TREE_ROOT = "ktrdr/"
+SETTINGS: Mapping[str, type[ProcessSettings]] = {
+    "backend": BackendSettings,
+    "training_host": TrainingHostSettings,
+}
+PROGRAM = {"shared", *SETTINGS}
+"""The folders of handwritten code that is not a test."""
 
 
 # --------------------------------------------------------------------- what there is
@@ -63,25 +72,60 @@ def make_targets() -> set[str]:
     return set(re.findall(r"^([a-z][a-z-]*):(?!=)", text_of("Makefile"), re.MULTILINE))
 
 
-def settings() -> dict[str, str]:
-    """Every environment variable with its default."""
+def modules() -> list[str]:
+    """Every module of the program."""
+    return [p.as_posix() for p in FILES if p.suffix == ".py" and p.parts[0] in PROGRAM]
+
+
+def settings_of(process: str) -> dict[str, str]:
+    """Every environment variable that a process reads, with its default."""
     return {
-        str(field.validation_alias or f"KTRDR_{name.upper()}"): "unset"
-        if field.default is None
-        else str(field.default)
-        for name, field in BackendSettings.model_fields.items()
+        str(field.validation_alias or f"KTRDR_{name.upper()}"): _shown(field.default)
+        for name, field in SETTINGS[process].model_fields.items()
     }
+
+
+def settings() -> dict[str, str]:
+    """Every environment variable that any process reads, with its default."""
+    return {name: default for process in SETTINGS for name, default in settings_of(process).items()}
+
+
+def _shown(default: object) -> str:
+    """A default as it is typed."""
+    if isinstance(default, tuple):
+        return ",".join(default)
+    return "unset" if default is None else str(default)
 
 
 def locks() -> Iterator[str]:
     """Every attribute that holds a lock, as `Class.attribute`."""
-    for path in FILES:
-        if path.suffix != ".py" or path.parts[0] not in {"shared", "backend"}:
-            continue
-        for node in ast.walk(ast.parse(text_of(path.as_posix()))):
+    for module in modules():
+        for node in ast.walk(ast.parse(text_of(module))):
             if isinstance(node, ast.ClassDef):
                 found = re.findall(r"self\.(\w+) = threading\.R?Lock\(\)", ast.unparse(node))
                 yield from (f"{node.name}.{attribute}" for attribute in found)
+
+
+def reasons() -> set[str]:
+    """Every reason that an error may carry."""
+    return {reason for module in modules() for reason in _reasons_of(ast.parse(text_of(module)))}
+
+
+def _reasons_of(tree: ast.Module) -> Iterator[str]:
+    """What is assigned to or passed as `reason`, and the second argument of an OperationError."""
+    for node in ast.walk(tree):
+        found: ast.expr | None = None
+        match node:
+            case ast.Assign(targets=[ast.Name(id="reason")], value=found):
+                pass
+            case ast.AnnAssign(target=ast.Name(id="reason"), value=found):
+                pass
+            case ast.keyword(arg="reason", value=found):
+                pass
+            case ast.Call(func=ast.Name(id="OperationError"), args=[_, found, *_]):
+                pass
+        if isinstance(found, ast.Constant) and found.value:
+            yield str(found.value)
 
 
 def parse_command(arguments: Sequence[str]) -> None:
@@ -313,9 +357,13 @@ def test_every_settings_table_names_the_true_defaults(document: str) -> None:
         assert {name: known.get(name) for name in named} == named
 
 
-def test_the_architecture_names_every_setting() -> None:
-    (rows,) = tables(text_of("ARCHITECTURE.md"), "Variable", "Default")
-    assert sorted(settings()) == sorted(row[0] for row in rows)
+def test_the_architecture_names_every_setting_and_who_reads_it() -> None:
+    (rows,) = tables(text_of("ARCHITECTURE.md"), "Variable", "Default", "Read by")
+    known = settings()
+    readers = {name: [p for p in SETTINGS if name in settings_of(p)] for name in known}
+    expected = {name: found[0] if len(found) == 1 else "both" for name, found in readers.items()}
+    assert expected == {row[0]: row[2] for row in rows}
+    assert len(rows) == len(known)
 
 
 def test_the_lifecycle_table_is_the_one_in_the_code() -> None:
@@ -333,12 +381,18 @@ def test_the_table_of_locks_names_every_lock() -> None:
     assert sorted(locks()) == sorted(row[0] for row in rows)
 
 
-def test_every_reason_in_the_error_tables_exists() -> None:
-    sources = [text_of(path.as_posix()) for path in FILES if path.match("shared/**/*.py")]
-    code = "\n".join(sources)
-    named = [row[0] for rows in tables(text_of("ARCHITECTURE.md"), "reason") for row in rows]
+NEVER_ANSWERED = {
+    "ADDRESS_UNUSABLE": "stops the start of a process, with a sentence",
+    "ILLEGAL_TRANSITION": "raised where a defect of ours would end an operation twice",
+}
+
+
+def test_the_error_tables_name_every_reason_but_those_that_say_no_more_than_their_code() -> None:
+    named = {row[0] for rows in tables(text_of("ARCHITECTURE.md"), "reason") for row in rows}
+    found = reasons()
     assert len(named) > 10
-    assert [] == [reason for reason in named if f'"{reason}"' not in code]
+    assert set() == named - found
+    assert set() == found - named - NEVER_ANSWERED.keys() - {code.name for code in Code}
 
 
 def test_every_path_in_the_readmes_tree_exists_once() -> None:
@@ -350,15 +404,18 @@ def test_every_path_in_the_readmes_tree_exists_once() -> None:
     assert len(set(paths)) == len(paths)
 
 
-def test_every_module_is_in_the_readmes_tree_with_a_description() -> None:
+def test_every_module_is_in_the_readmes_tree_with_its_first_sentence() -> None:
     """A folder's line stands for its `__init__.py`."""
-    named = {entry.path for entry in tree(text_of("README.md")) if entry.description}
-    modules = {
-        path.as_posix()
-        for path in FILES
-        if path.suffix == ".py" and path.parts[0] in {"shared", "backend"}
-    }
-    assert [] == sorted(path for path in modules - named if not path.endswith("__init__.py"))
+    named = {entry.path: entry.description for entry in tree(text_of("README.md"))}
+    found = {module.removesuffix("__init__.py"): _first_sentence(module) for module in modules()}
+    told = {path: named.get(path, "is missing") for path in found}
+    # Within a line, a sentence begins small and ends without a full stop.
+    assert {p: s.lower() for p, s in found.items()} == {p: s.lower() for p, s in told.items()}
+
+
+def _first_sentence(module: str) -> str:
+    docstring = ast.get_docstring(ast.parse(text_of(module))) or ""
+    return " ".join(docstring.partition("\n\n")[0].split()).removesuffix(".")
 
 
 # ------------------------------------------------------------------- the worked example
@@ -366,31 +423,49 @@ def test_every_module_is_in_the_readmes_tree_with_a_description() -> None:
 EXAMPLE_FILE = re.compile(
     r"`((?:protos|shared|tests)/[\w/.]+)`\n\n```\w+\n(.*?)^```", re.DOTALL | re.MULTILINE
 )
-PLACES: Mapping[str, tuple[str, str]] = {
-    "OPERATION_TYPE_SERIES_CHECK = 3": (
-        "protos/ktrdr/operations/v1/operation.proto",
-        "  OPERATION_TYPE_DATA_LOADING = 2;\n",
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a fragment of the example goes: `how` to which line of which file."""
+
+    path: str
+    line: str
+    how: Literal["after", "before", "instead"] = "after"
+
+    def put(self, fragment: str, text: str) -> str:
+        """Return the file's text with the fragment in its place."""
+        kept = {"after": self.line + fragment, "before": fragment + self.line, "instead": fragment}
+        return text.replace(self.line, kept[self.how], 1)
+
+
+PLACES: Mapping[str, Place] = {
+    "OPERATION_TYPE_SERIES_CHECK = 3": Place(
+        "protos/ktrdr/operations/v1/operation.proto", "  OPERATION_TYPE_DATA_LOADING = 2;\n"
     ),
-    'SERIES_CHECK = "SERIES_CHECK"': (
-        "shared/operations/model.py",
-        '    DATA_LOADING = "DATA_LOADING"\n',
+    'SERIES_CHECK = "SERIES_CHECK"': Place(
+        "shared/operations/model.py", '    DATA_LOADING = "DATA_LOADING"\n'
     ),
-    'SERIES_CHECK = "series-check"': (
-        "backend/cli/commands/operations.py",
-        '    DATA_LOADING = "data-loading"\n',
+    'SERIES_CHECK = "series-check"': Place(
+        "backend/cli/commands/operations.py", '    DATA_LOADING = "data-loading"\n'
     ),
-    "ServedService(": ("backend/__main__.py", "    services = [\n"),
-    "import SeriesCheckServicer": (
+    "pool = training.pool or": Place("backend/__main__.py", "    services = [\n", "before"),
+    "ServedService(": Place("backend/__main__.py", "    services = [\n"),
+    "return Backend(": Place(
         "backend/__main__.py",
-        "from backend.settings import BackendSettings\n",
+        "    return Backend(server, operations, training.pool, training.channels)\n",
+        "instead",
+    ),
+    "import SeriesCheckServicer": Place(
+        "backend/__main__.py", "from backend.settings import BackendSettings\n"
     ),
 }
-"""Where each fragment of the example goes: after which line of which file."""
+"""Where each fragment of the example goes, by what it contains."""
 
 
 def follow_the_example(project: Path) -> list[str]:
     """Do in a copy of the project what CONTRIBUTING.md says; return the new tests."""
-    for name in ("shared", "backend", "protos/ktrdr", "strategies", "tests"):
+    for name in (*PROGRAM, "protos/ktrdr", "strategies", "tests"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, project / name, ignore=ignored)
     text = text_of("CONTRIBUTING.md")
@@ -401,11 +476,11 @@ def follow_the_example(project: Path) -> list[str]:
         (project / path).write_text(content, "utf-8")
     fragments = [block for block in blocks(text, "proto", "python") if block not in files.values()]
     assert len(PLACES) == len(fragments)
-    for key, (path, line) in PLACES.items():
+    for key, place in PLACES.items():
         (fragment,) = (fragment for fragment in fragments if key in fragment)
-        before = (project / path).read_text("utf-8")
-        assert line in before
-        (project / path).write_text(before.replace(line, line + fragment, 1), "utf-8")
+        before = (project / place.path).read_text("utf-8")
+        assert place.line in before
+        (project / place.path).write_text(place.put(fragment, before), "utf-8")
     return [path for path in files if path.startswith("tests/")]
 
 

@@ -1,7 +1,17 @@
+import grpc
+
+from backend.cli.failures import ExitCode
+from ktrdr.training.v1 import model_pb2
 from ktrdr.training.v1 import models_service_pb2 as service
 from tests.unit.cli.command_line import Run
 from tests.unit.cli.samples import model
-from tests.unit.cli.scripted_backend import ScriptedBackend
+from tests.unit.cli.scripted_backend import Refusal, ScriptedBackend
+
+
+def model_of(instance: str) -> model_pb2.Model:
+    held = model()
+    held.result.instance = instance
+    return held
 
 
 def test_models_are_listed_within_80_columns(ktrdr: Run, scripted: ScriptedBackend) -> None:
@@ -54,3 +64,58 @@ def test_a_model_in_json_is_one_document(ktrdr: Run, scripted: ScriptedBackend) 
     scripted.script("GetModel", service.GetModelResponse(model=model()))
     document = ktrdr("models", "show", "demo/1d_v1", "--format", "json").document
     assert document["result"]["seed"] == "42"
+
+
+def test_models_of_several_processes_are_listed_with_their_holder_within_80_columns(
+    ktrdr: Run, scripted: ScriptedBackend
+) -> None:
+    models = [model_of("3f2a9c1b7d4e8a60"), model_of("8d1c0e77aa")]
+    scripted.script("ListModels", service.ListModelsResponse(models=models, total_count=2))
+    rows = ktrdr("models", "list").stdout.splitlines()
+    assert ["instance", "3f2a9c1b", "8d1c0e77"] == [row.split()[-1] for row in rows]
+    assert max(map(len, rows)) <= 80
+
+
+def test_models_of_one_process_are_listed_without_it(ktrdr: Run, scripted: ScriptedBackend) -> None:
+    models = [model_of("3f2a9c1b7d4e8a60"), model_of("3f2a9c1b7d4e8a60")]
+    scripted.script("ListModels", service.ListModelsResponse(models=models, total_count=2))
+    assert "3f2a9c1b" not in ktrdr("models", "list").stdout
+
+
+def test_hosts_whose_models_are_missing_are_named_once(
+    ktrdr: Run, scripted: ScriptedBackend
+) -> None:
+    page = service.ListModelsResponse(models=[model()], total_count=2, unreachable=["down:1"])
+    first = service.ListModelsResponse(next_page_token="more")  # noqa: S106  # of a page
+    first.MergeFrom(page)
+    scripted.script("ListModels", first, page)
+    ended = ktrdr("models", "list")
+    assert ended.exit_code == ExitCode.DONE
+    assert 1 == ended.stderr.count("down:1 did not answer; its models are missing here.")
+
+
+def test_a_model_is_asked_for_by_its_holder(ktrdr: Run, scripted: ScriptedBackend) -> None:
+    scripted.script("GetModel", service.GetModelResponse(model=model_of("3f2a9c1b7d4e8a60")))
+    stdout = ktrdr("models", "show", "demo/1d_v1", "--instance", "3f2a").stdout
+    assert "3f2a" == scripted.requests["GetModel"][0].instance
+    assert "3f2a9c1b7d4e8a60" in stdout
+
+
+def test_a_name_that_several_hold_is_explained_with_the_way_to_tell_them_apart(
+    ktrdr: Run, scripted: ScriptedBackend
+) -> None:
+    two = "2 processes hold a model 'demo/1d_v1': 3f2a9c1b, 8d1c0e77."
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    scripted.script("GetModel", Refusal(code, two, "MODEL_AMBIGUOUS"))
+    ended = ktrdr("models", "show", "demo/1d_v1")
+    assert ended.exit_code == ExitCode.USAGE
+    assert two in ended.stderr
+    assert "ktrdr models show demo/1d_v1 --instance ID" in ended.stderr
+
+
+def test_any_other_refusal_is_told_as_it_is(ktrdr: Run, scripted: ScriptedBackend) -> None:
+    code = grpc.StatusCode.NOT_FOUND
+    scripted.script("GetModel", Refusal(code, "No model.", "MODEL_NOT_FOUND"))
+    ended = ktrdr("models", "show", "demo/1d_v1")
+    assert ended.exit_code == ExitCode.USAGE
+    assert "MODEL_NOT_FOUND" in ended.stderr

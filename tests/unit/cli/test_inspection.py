@@ -41,6 +41,19 @@ def test_a_list_has_a_row_per_operation_within_80_columns(
     assert "training host did not answer" in ended.stderr
 
 
+def test_operations_that_are_only_last_known_are_marked_and_the_reason_told_once(
+    ktrdr: Run, scripted: ScriptedBackend
+) -> None:
+    stale = operation(RUNNING)
+    stale.freshness.refresh_error.message = "No ktrdr process answers at h:1."
+    listed = service.ListOperationsResponse(operations=[operation(RUNNING), stale, stale])
+    scripted.script("ListOperations", listed)
+    ended = ktrdr("operations", "list")
+    statuses = [row.split()[2] for row in ended.stdout.splitlines()[1:]]
+    assert ["running", "running?", "running?"] == statuses
+    assert 1 == ended.stderr.count("? as last known: No ktrdr process answers at h:1.")
+
+
 def test_an_empty_list_is_told(ktrdr: Run, scripted: ScriptedBackend) -> None:
     scripted.script("ListOperations", service.ListOperationsResponse())
     ended = ktrdr("operations", "list")
@@ -75,6 +88,35 @@ def test_an_operation_is_shown_with_its_age(ktrdr: Run, scripted: ScriptedBacken
     assert "alive" in stdout
 
 
+def test_an_operation_of_a_host_is_shown_with_the_way_its_news_came(
+    ktrdr: Run, scripted: ScriptedBackend
+) -> None:
+    remote = operation()
+    remote.metadata["host_service_url"] = "h:50052"
+    remote.freshness.source, remote.freshness.cached = op.FRESHNESS_SOURCE_REMOTE, True
+    remote.freshness.path.add(
+        instance="3f2a9c1b7d4e8a60",
+        source=op.FRESHNESS_SOURCE_REMOTE,
+        cached=True,
+        age=Duration(nanos=200_000_000),
+    )
+    remote.freshness.path.add(instance="8d1c0e77aa", source=op.FRESHNESS_SOURCE_BRIDGE)
+    scripted.script("GetOperation", look(remote))
+    stdout = ktrdr("operations", "get", ID).stdout
+    assert "as of         0.20 s ago (from its host, cached)" in stdout
+    assert "path          3f2a9c1b (the backend): from its host, cached, 0.20 s old" in stdout
+    assert "              8d1c0e77 (its host, h:50052): from the bridge, 0.00 s old" in stdout
+
+
+def test_an_operation_of_the_backend_itself_is_shown_without_a_way(
+    ktrdr: Run, scripted: ScriptedBackend
+) -> None:
+    local = operation()
+    local.freshness.path.add(instance="8d1c0e77", source=op.FRESHNESS_SOURCE_BRIDGE)
+    scripted.script("GetOperation", look(local))
+    assert "8d1c0e77" not in ktrdr("operations", "get", ID).stdout
+
+
 def test_a_queued_operation_waits_for_a_worker(ktrdr: Run, scripted: ScriptedBackend) -> None:
     queued = operation(status=op.OPERATION_STATUS_PENDING)
     queued.liveness.worker_alive = False
@@ -91,8 +133,13 @@ def test_an_operation_that_is_only_last_known_is_shown_as_such(
     stale = operation()
     stale.freshness.age.CopyFrom(Duration(seconds=12))
     stale.freshness.refresh_error.message = "The host did not answer."
+    stale.liveness.worker_alive = True
+    stale.metadata["host_operation_id"] = "host_training_x"
     scripted.script("GetOperation", look(stale))
-    assert "Last known, 12 s old: The host did not answer." in ktrdr("operations", "get", ID).stdout
+    stdout = ktrdr("operations", "get", ID).stdout
+    assert "Last known, 12 s old: The host did not answer." in stdout
+    assert "alive when last seen" in stdout
+    assert "host_operation_id host_training_x" in stdout
 
 
 def test_reading_a_failed_operation_is_no_failure(ktrdr: Run, scripted: ScriptedBackend) -> None:
@@ -176,3 +223,14 @@ def test_an_operation_without_metrics_is_told(ktrdr: Run, scripted: ScriptedBack
     scripted.script("GetMetrics", service.GetMetricsResponse())
     ended = ktrdr("operations", "metrics", ID)
     assert (ended.stdout, ended.stderr) == ("", f"{ID} has no metrics from 0 on.\n")
+
+
+def test_metrics_that_are_only_last_known_are_told_as_such(
+    ktrdr: Run, scripted: ScriptedBackend
+) -> None:
+    page = service.GetMetricsResponse(metrics=[epoch(1)], new_cursor=1)
+    page.freshness.refresh_error.message = "The host did not answer."
+    scripted.script("GetMetrics", page)
+    ended = ktrdr("operations", "metrics", ID, "--format", "csv")
+    assert ended.stdout.startswith("step,kind")
+    assert "As last known: The host did not answer." in ended.stderr

@@ -64,10 +64,20 @@ def test_a_wait_whose_time_is_up_ends_with_5_and_the_state(
     assert fake_time.pauses == [60, 30]
 
 
+def test_a_wait_whose_time_is_up_says_if_what_it_shows_is_only_last_known(
+    ktrdr: Run, scripted: ScriptedBackend
+) -> None:
+    stale = waited(RUNNING, retry_after=60)
+    stale.operation.freshness.refresh_error.message = "The host did not answer."
+    scripted.script("WaitOperation", stale)
+    ended = ktrdr("operations", "wait", ID, "--timeout", "90")
+    assert "The host did not answer." in ended.stderr
+
+
 def test_a_wait_asks_for_no_more_time_than_is_left(ktrdr: Run, scripted: ScriptedBackend) -> None:
     scripted.script("WaitOperation", waited(RUNNING, retry_after=85), waited(COMPLETED))
     ktrdr("operations", "wait", ID, "--timeout", "90")
-    assert [r.timeout.seconds for r in scripted.requests["WaitOperation"]] == [30, 5]
+    assert [r.timeout.seconds for r in scripted.requests["WaitOperation"]] == [0, 5]
 
 
 def test_a_wait_bears_a_short_outage_and_says_so(ktrdr: Run, scripted: ScriptedBackend) -> None:
@@ -86,6 +96,15 @@ def test_an_outage_is_told_once_however_long_it_lasts(
 
     assert ended.exit_code == ExitCode.DONE
     assert ended.stderr.count("Trying again") == 1
+
+
+def test_the_first_wait_is_a_look_so_that_an_outage_of_any_later_one_is_borne(
+    ktrdr: Run, scripted: ScriptedBackend
+) -> None:
+    scripted.script("WaitOperation", waited(RUNNING), UNAVAILABLE, waited(COMPLETED))
+    ended = ktrdr("operations", "wait", ID)
+    assert ended.exit_code == ExitCode.DONE
+    assert [r.timeout.seconds for r in scripted.requests["WaitOperation"]] == [0, 30, 30]
 
 
 def test_a_wait_without_any_answer_ends_with_4(ktrdr: Run, scripted: ScriptedBackend) -> None:

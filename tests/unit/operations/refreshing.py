@@ -50,4 +50,4 @@ class Refreshing:
     def sharing(self, live: LiveOperation) -> int:
         """How many wait for the flight that another leads."""
         flight = live.flight
-        return 0 if flight is None else len(flight.done._cond._waiters)  # type: ignore[attr-defined]  # no public way to see it
+        return 0 if flight is None else flight.done.waiting

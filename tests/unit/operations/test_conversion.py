@@ -25,7 +25,7 @@ def filled(messages: OperationMessages, of: OperationView) -> pb.Operation:
 
 def test_a_remembered_message_is_the_one_that_would_be_built() -> None:
     messages, kept = OperationMessages(), operation()
-    for age in (0.0, 0.5):
+    for age in (0.0, 0.5, 1.0):
         assert view_to_proto(view(kept, age)) == filled(messages, view(kept, age))
 
 
@@ -39,23 +39,26 @@ def test_an_operation_that_has_changed_is_converted_anew() -> None:
 
 def test_an_answer_does_not_change_what_is_remembered() -> None:
     messages, kept = OperationMessages(), operation()
-    filled(messages, view(kept, 0.0)).metadata["mine"] = "changed"
+    for _ in range(3):
+        filled(messages, view(kept, 0.0)).metadata["mine"] = "changed"
 
     assert "mine" not in filled(messages, view(kept, 0.0)).metadata
 
 
-def test_only_the_last_ones_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_last_ones_that_were_asked_for_twice_are_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     built: list[str] = []
-    convert = conversion.operation_to_proto
+    convert = conversion.set_operation
 
-    def counted(of: Operation) -> pb.Operation:
+    def counted(message: pb.Operation, of: Operation) -> None:
         built.append(of.operation_id)
-        return convert(of)
+        convert(message, of)
 
-    monkeypatch.setattr(conversion, "operation_to_proto", counted)
+    monkeypatch.setattr(conversion, "set_operation", counted)
     messages = OperationMessages(size=2)
     first, second, third = (replace(operation(), operation_id=name) for name in "abc")
-    for kept in (first, first, second, third, third, first):
+    for kept in (first, first, first, second, third, third, third, first):
         filled(messages, view(kept, 0.0))
 
-    assert ["a", "b", "c", "a"] == built
+    assert ["a", "a", "b", "c", "c", "a"] == built

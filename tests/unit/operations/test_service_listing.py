@@ -164,7 +164,7 @@ def test_a_listing_shares_a_read_that_is_on_its_way(setup: Setup) -> None:
     reader = Background(lambda: setup.service.get_operation("op"))
     assert source.arrived.acquire(timeout=5)
     listing = Background(lambda: page_of(setup))
-    eventually(lambda: live.flight is not None and len(live.flight.done._cond._waiters) == 1)  # type: ignore[attr-defined]  # no public way to see it
+    eventually(lambda: live.flight is not None and live.flight.done.waiting == 1)
     source.gate.set()
 
     reader.result()

@@ -1,0 +1,205 @@
+"""What a frozen host costs the readers of a healthy one.
+
+python -m benchmarks.isolation        a table with ratios
+python -m benchmarks.isolation --json one object of medians and 99th percentiles in nanoseconds
+
+One backend, two hosts. A real training host is stopped by SIGSTOP with a
+training on it; a quiet one is well. One client reads the healthy training, anew
+each time, in turn: alone; while 40 clients poll the frozen training; while the
+same 40 poll the healthy one instead. The last tells the cost of 40 clients from
+the cost of the frozen host.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median, quantiles
+from tempfile import TemporaryDirectory
+from time import monotonic, perf_counter_ns
+
+import grpc
+
+from benchmarks.processes import STRATEGY, program
+from benchmarks.quiet_host import quiet_host
+from ktrdr.operations.v1 import operations_service_pb2 as pb
+from ktrdr.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
+from ktrdr.training.v1 import training_service_pb2
+from ktrdr.training.v1.training_service_pb2_grpc import TrainingServiceStub
+
+CLIENTS = 40
+PAUSE = 0.25
+"""Seconds between two polls of a client."""
+ROUNDS, STAY = 6, 6.0
+"""Rounds, and the seconds of each part of a round: longer than a read of a frozen host."""
+ALONE, FROZEN, HEALTHY = "alone", "40 poll the frozen host", "40 poll the healthy host"
+LONG = STRATEGY.read_text("utf-8").replace("epochs: 10,", "epochs: 10000,")
+"""A training that does not end before its host is frozen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A backend with a training on a frozen host and one on a healthy host."""
+
+    address: str
+    frozen: str
+    healthy: str
+
+
+@dataclass(slots=True)
+class Part:
+    """What was measured in one of the situations."""
+
+    times: list[int] = field(default_factory=list)
+    """Nanoseconds of each read of the healthy training."""
+    polled: Counter[str] = field(default_factory=Counter)
+    """How the polls of the 40 ended."""
+
+    @property
+    def median(self) -> float:
+        """Of the reads."""
+        return median(self.times)
+
+    @property
+    def p99(self) -> float:
+        """99th percentile of the reads."""
+        return quantiles(self.times, n=100)[-1]
+
+
+@contextmanager
+def stage() -> Iterator[Stage]:
+    """Set it all up, and freeze the one host; thaw it at the end, so that it can stop."""
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(TemporaryDirectory()))
+        frozen, pid = stack.enter_context(
+            program("training_host", home, KTRDR_TRAINING_HOST_ADDRESS="127.0.0.1:0")
+        )
+        healthy = stack.enter_context(quiet_host(cache_ttl=1.0))
+        address, _ = stack.enter_context(
+            program(
+                "backend",
+                home,
+                KTRDR_BACKEND_ADDRESS="127.0.0.1:0",
+                KTRDR_TRAINING_MODE="host",
+                TRAINING_HOST_SERVICE_URL=f"{frozen},{healthy.address}",
+            )
+        )
+        with grpc.insecure_channel(address) as channel:
+            first, second = _start(channel), _start(channel)  # each on the least busy host
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield Stage(address, first, second)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+
+def _start(channel: grpc.Channel) -> str:
+    request = training_service_pb2.StartTrainingRequest(strategy_yaml=LONG)
+    started: str = TrainingServiceStub(channel).StartTraining(request).operation.operation_id
+    return started
+
+
+def _read(channel: grpc.Channel, operation_id: str, times: list[int]) -> None:
+    """Read anew for a while, as fast as it goes."""
+    get = OperationsServiceStub(channel).GetOperation
+    request = pb.GetOperationRequest(operation_id=operation_id, force_refresh=True)
+    end = monotonic() + STAY
+    while monotonic() < end:
+        start = perf_counter_ns()
+        get(request)
+        times.append(perf_counter_ns() - start)
+
+
+@contextmanager
+def _polling(address: str, operation_id: str, polled: Counter[str]) -> Iterator[None]:
+    """Have 40 clients poll, on connections of their own."""
+    end = threading.Event()
+    outcomes: list[list[str]] = [[] for _ in range(CLIENTS)]
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(address, options) as channel:
+        get = OperationsServiceStub(channel).GetOperation
+        request = pb.GetOperationRequest(operation_id=operation_id)
+
+        def poll(outcome: list[str]) -> None:
+            while not end.wait(PAUSE):
+                try:
+                    freshness = get(request).operation.freshness
+                except grpc.RpcError as error:
+                    outcome.append(error.code().name)
+                else:
+                    outcome.append(freshness.refresh_error.reason or "fresh enough")
+
+        clients = [threading.Thread(target=poll, args=(outcome,)) for outcome in outcomes]
+        for client in clients:
+            client.start()
+        try:
+            yield
+        finally:
+            end.set()
+            for client in clients:
+                client.join()
+    polled.update(name for outcome in outcomes for name in outcome)
+
+
+def bench(rounds: int = ROUNDS) -> Mapping[str, Part]:
+    """Measure the three situations in interleaved rounds."""
+    parts = {ALONE: Part(), FROZEN: Part(), HEALTHY: Part()}
+    with stage() as on, grpc.insecure_channel(on.address) as channel:
+        polls = {FROZEN: on.frozen, HEALTHY: on.healthy}
+        for _ in range(rounds):
+            for name, part in parts.items():
+                with ExitStack() as stack:
+                    if name in polls:
+                        stack.enter_context(_polling(on.address, polls[name], part.polled))
+                    _read(channel, on.healthy, part.times)
+    return parts
+
+
+def report(parts: Mapping[str, Part]) -> None:
+    """Print the table."""
+    print(
+        f"{ROUNDS} interleaved rounds of {STAY:.0f} s each; µs per read of the healthy training\n"
+    )
+    print(f"{'':<26}{'reads':>8}{'median':>10}{'99 %':>10}{'worst':>10}")
+    for name, part in parts.items():
+        figures = (part.median, part.p99, max(part.times))
+        row = "".join(f"{nanoseconds / 1000:>10.0f}" for nanoseconds in figures)
+        print(f"{name:<26}{len(part.times):>8}{row}")
+    frozen = parts[FROZEN]
+    print()
+    for name in (ALONE, HEALTHY):
+        beside = parts[name]
+        print(
+            f"frozen against {name}: median {frozen.median / beside.median:.2f}, "
+            f"99 % {frozen.p99 / beside.p99:.2f}"
+        )
+    print("\nPolls of the frozen training ended:")
+    for outcome, times in frozen.polled.most_common():
+        print(f"  {outcome}: {times}")
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description="What a frozen host costs the others' readers.")
+    parser.add_argument("--json", action="store_true", help="print figures as one JSON object")
+    as_json = parser.parse_args().json
+    parts = bench()
+    if as_json:
+        figures = {name: {"median_ns": p.median, "p99_ns": p.p99} for name, p in parts.items()}
+        print(json.dumps(figures))
+    else:
+        report(parts)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""A training host whose trainings report once and then rest, in a process of its own.
+
+All else is what a training host is made of. A real training would take the
+processor from what is measured.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import inf
+from multiprocessing.connection import Connection
+from uuid import uuid4
+
+import grpc
+
+from benchmarks.processes import spawned
+from ktrdr.operations.v1 import operations_service_pb2 as pb
+from ktrdr.operations.v1 import operations_service_pb2_grpc
+from ktrdr.training.v1 import training_service_pb2_grpc
+from shared.marketdata.sample import SampleBarSource
+from shared.operations.bridge import BridgeSnapshot
+from shared.operations.model import Owner
+from shared.operations.service import OperationsLimits, OperationsService
+from shared.operations.servicer import OperationsServicer
+from shared.operations.store import MemoryOperationStore
+from shared.process import SWITCH_INTERVAL
+from shared.rpc.admission import START
+from shared.rpc.server import RpcServer, ServedService, ServerLimits
+from shared.training.bridge import TrainingProgressBridge
+from shared.training.launcher import TrainingOrder
+from shared.training.servicer import TrainingServicer
+
+EPOCHS = 100
+"""Epochs a training has reported."""
+FIGURES = {"train_loss": 0.5, "val_loss": 0.6}
+
+
+class RestingBridge(TrainingProgressBridge):
+    """A bridge that has heard EPOCHS reports and counts how often it is read."""
+
+    def __init__(self) -> None:
+        super().__init__(EPOCHS)
+        self.reads = 0
+        for epoch in range(EPOCHS):
+            self.on_epoch(epoch, EPOCHS, FIGURES)
+
+    def snapshot(self, cursor: int = 0, limit: int | None = None) -> BridgeSnapshot:
+        """Read, and count it."""
+        self.reads += 1
+        return super().snapshot(cursor, limit)
+
+
+class RestingLaunch:
+    """Registers a resting bridge, and no work with it."""
+
+    def __init__(self, operations: OperationsService) -> None:
+        self._operations = operations
+        self.bridge = RestingBridge()
+
+    def reserve(self) -> None:
+        """Nothing is needed."""
+
+    def begin(self, operation_id: str) -> None:
+        """Register the bridge."""
+        self._operations.register_local_bridge(operation_id, self.bridge)
+
+    def release(self) -> None:
+        """Nothing was taken."""
+
+
+class RestingLauncher:
+    """Launches trainings that rest."""
+
+    def __init__(self, operations: OperationsService) -> None:
+        self._operations = operations
+        self.launches: list[RestingLaunch] = []
+
+    def launch(
+        self,
+        order: TrainingOrder,  # noqa: ARG002  # all rest alike
+        deadline: float = inf,  # noqa: ARG002  # it takes no time
+    ) -> RestingLaunch:
+        """Return the launch of one."""
+        launch = RestingLaunch(self._operations)
+        self.launches.append(launch)
+        return launch
+
+
+class CountingServicer(OperationsServicer):
+    """Counts how often the host is asked for an operation."""
+
+    calls = 0
+
+    def GetOperation(  # noqa: N802  # the contract's name
+        self, request: pb.GetOperationRequest, context: grpc.ServicerContext
+    ) -> pb.GetOperationResponse:
+        """Answer, and count it."""
+        self.calls += 1
+        return super().GetOperation(request, context)
+
+
+@dataclass(frozen=True, slots=True)
+class QuietHost:
+    """A quiet host that serves."""
+
+    address: str
+    connection: Connection
+
+    def reads(self) -> Mapping[str, int]:
+        """How often it was asked for an operation (`calls`) and a bridge was read (`pulls`)."""
+        self.connection.send("reads")
+        counted: Mapping[str, int] = self.connection.recv()
+        return counted
+
+
+@contextmanager
+def quiet_host(cache_ttl: float) -> Iterator[QuietHost]:
+    """Serve one in a process of its own."""
+    with spawned(_serve, cache_ttl) as (address, connection):
+        yield QuietHost(address, connection)
+
+
+def _serve(told: Connection, cache_ttl: float) -> None:
+    sys.setswitchinterval(SWITCH_INTERVAL)
+    owner = Owner(uuid4().hex, uuid4().hex, "")
+    operations = OperationsService(
+        MemoryOperationStore(), owner, limits=OperationsLimits(cache_ttl=cache_ttl)
+    )
+    launcher, servicer = RestingLauncher(operations), CountingServicer(operations)
+    services = [
+        ServedService(
+            "ktrdr.operations.v1.OperationsService",
+            servicer,
+            operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
+        ),
+        ServedService(
+            "ktrdr.training.v1.TrainingService",
+            TrainingServicer(operations, launcher, SampleBarSource(), id_prefix="host_training_"),
+            training_service_pb2_grpc.add_TrainingServiceServicer_to_server,
+            {"StartTraining": START},
+        ),
+    ]
+    server = RpcServer(services, "127.0.0.1:0", ServerLimits(), owner.instance_id)
+    address = server.bind()
+    server.start()
+    told.send(address)
+    while told.recv() is not None:
+        pulls = sum(launch.bridge.reads for launch in launcher.launches)
+        told.send({"calls": servicer.calls, "pulls": pulls})
+    server.stop(0.0)
