@@ -1,20 +1,23 @@
-"""The demo: a real backend, a real training, watched through the `ktrdr` command.
+"""The demo: real processes, a real training, watched through the `ktrdr` command.
 
 Starts `python -m backend` on a free port, trains the demo strategy on real IBM
-and GOOG daily prices, and stops the backend again, however it goes. The model,
-the picture and the backend's log stay in `.ktrdr-demo`.
+and GOOG daily prices, and stops what it has started, however it goes. With
+`--hosts` the training runs in `python -m training_host`, another process. Models,
+the picture and the logs stay in `.ktrdr-demo`.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -23,46 +26,79 @@ STRATEGY = Path("strategies/momentum_demo.yaml")
 HOME = Path(".ktrdr-demo")
 READY_WITHIN = 60.0
 STOPPED_WITHIN = 15.0
-_READY = "backend ready on "
+_OTHER_SETTINGS = {"OPERATIONS_CACHE_TTL", "TRAINING_HOST_SERVICE_URL"}
 
 
 class DemoError(Exception):
     """The demo could not be run; the text says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """One of our programs, ready for calls."""
+
+    process: subprocess.Popen[str]
+    address: str
+
+
 @contextmanager
-def running_backend(home: Path) -> Iterator[str]:
-    """Run a backend whose files are in `home`; give its address, stop it at the end."""
-    with (home / "backend.log").open("w") as log:
-        process = subprocess.Popen(  # our own program
-            [sys.executable, "-m", "backend"],
+def running(name: str, home: Path, log: Path, **settings: str) -> Iterator[Running]:
+    """Run `python -m {name}` until the end of the block, on a free port unless told otherwise.
+
+    Its files are in `home`; what it logs is added to `log`. Raises DemoError if it
+    does not get ready.
+    """
+    with log.open("a") as stream:
+        process = subprocess.Popen(  # noqa: S603  # our own program
+            [sys.executable, "-m", name],
             cwd=ROOT,
-            env={**_clean_environment(), "KTRDR_HOME": str(home)},
+            env={
+                **_clean_environment(),
+                "KTRDR_HOME": str(home),
+                f"KTRDR_{name.upper()}_ADDRESS": "127.0.0.1:0",
+                **settings,
+            },
             stdout=subprocess.PIPE,
-            stderr=log,
+            stderr=stream,
             text=True,
             start_new_session=True,  # Ctrl-C is for the demo, which then stops it in order
         )
     try:
-        yield _address(process, home)
+        yield Running(process, _address(process, name, log))
     finally:
         _stop(process)
 
 
+@contextmanager
+def running_backend(home: Path) -> Iterator[str]:
+    """Run a backend whose files are in `home`; give its address, stop it at the end."""
+    with running("backend", home, home / "backend.log") as backend:
+        yield backend.address
+
+
+@contextmanager
+def running_on_a_host(home: Path) -> Iterator[str]:
+    """Run a training host, and a backend that trains on it; give the backend's address."""
+    with running("training_host", home / "training_host", home / "training_host.log") as host:
+        print(f"A training host is running on {host.address}.", flush=True)
+        on_host = {"KTRDR_TRAINING_MODE": "host", "TRAINING_HOST_SERVICE_URL": host.address}
+        with running("backend", home / "backend", home / "backend.log", **on_host) as backend:
+            yield backend.address
+
+
 def _clean_environment() -> dict[str, str]:
-    """The environment without settings of another ktrdr, listening on any free port."""
-    kept = {
+    """The environment without settings of another ktrdr."""
+    return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("KTRDR_") and name != "OPERATIONS_CACHE_TTL"
+        if not name.startswith("KTRDR_") and name not in _OTHER_SETTINGS
     }
-    return {**kept, "KTRDR_BACKEND_ADDRESS": "127.0.0.1:0"}
 
 
-def _address(process: subprocess.Popen[str], home: Path) -> str:
-    """Wait for the line that says where the backend listens."""
+def _address(process: subprocess.Popen[str], name: str, log: Path) -> str:
+    """Wait for the line that says where the process listens."""
     if process.stdout is None:
-        raise DemoError("The backend has no output to read.")
+        raise DemoError(f"{name} has no output to read.")
     impatience = threading.Timer(READY_WITHIN, process.kill)
     impatience.start()
     try:
@@ -70,9 +106,10 @@ def _address(process: subprocess.Popen[str], home: Path) -> str:
     finally:
         impatience.cancel()
         impatience.join()
-    if not line.startswith(_READY):
-        raise DemoError(f"The backend did not start; {home / 'backend.log'} says why.")
-    return line.removeprefix(_READY).strip()
+    ready = f"{name} ready on "
+    if not line.startswith(ready):
+        raise DemoError(f"{name} did not start; {log} says why.")
+    return line.removeprefix(ready).strip()
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
@@ -104,24 +141,40 @@ def _short(path: Path) -> Path:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    # Once is enough: another must not keep the demo from stopping what it started.
+    _on_stop_signals(signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
-def main(home: Path | None = None) -> int:
+def _on_stop_signals(action: signal.Handlers | None = None) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, action if action is not None else _interrupt)
+
+
+def _print_whereabouts(home: Path, stopped: str) -> None:
+    """Say what was stopped and what is left."""
+    print(f"{stopped} stopped.")
+    for weights in sorted(home.glob("**/weights.safetensors")):
+        print(f"The model is in {_short(weights.parent)}.")
+    print(f"Logs and picture are in {_short(home)}.")
+
+
+def main(home: Path | None = None, *, hosts: bool = False) -> int:
     """Run the demo; return the exit code of the training.
 
     Its files go to `home`, a folder of the caller's, or to `.ktrdr-demo`, which
-    is emptied first.
+    is emptied first. With `hosts` the training runs on a training host.
     """
-    # Told to stop in whichever way, the demo stops its backend first.
-    signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGHUP, _interrupt)
+    # Told to stop in whichever way, the demo stops its processes first.
+    _on_stop_signals()
     if home is None:
         home = ROOT / HOME
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir()
+    serving = running_on_a_host(home) if hosts else running_backend(home)
+    who = "Backend and training host have been" if hosts else "The backend has been"
     try:
-        with running_backend(home) as address:
+        with serving as address:
             print(
                 f"A backend is running on {address} (log: {_short(home / 'backend.log')}).",
                 flush=True,
@@ -131,11 +184,20 @@ def main(home: Path | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nThe demo was interrupted; its backend has been stopped.", file=sys.stderr)
+        print(f"\nThe demo was interrupted. {who} stopped.", file=sys.stderr)
         return 130
-    print(f"The backend has been stopped. Model, picture and log are in {_short(home)}.")
+    _print_whereabouts(home, who)
     return code
 
 
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Read the command line and run the demo it asks for."""
+    parser = argparse.ArgumentParser(prog="python -m backend.demo", description=__doc__)
+    parser.add_argument(
+        "--hosts", action="store_true", help="train on a training host, a process of its own"
+    )
+    return main(hosts=parser.parse_args(arguments).hosts)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

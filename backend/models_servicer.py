@@ -29,7 +29,7 @@ from shared.rpc.host_channel import HostChannel
 from shared.rpc.paging import page_size
 from shared.training.models_servicer import ModelsServicer, next_token
 
-ANSWER = 5.0
+ANSWER = 2.0
 """Seconds that hosts have to answer."""
 
 

@@ -1,10 +1,11 @@
-"""Reading the models a backend holds."""
+"""Reading the models that a backend and its hosts hold."""
 
 from __future__ import annotations
 
 from backend.cli.client import Backend
 from backend.cli.console import counted, note, stdout_console
 from backend.cli.documents import print_document
+from backend.cli.failures import CommandError, ExitCode, RpcFailedError
 from backend.cli.options import Format
 from backend.cli.tables import models_table, print_model
 
@@ -23,13 +24,30 @@ def list_models(address: str, limit: int, output: Format) -> None:
     note(f"{part}{counted(max(shown, total), 'model')}.")
     for name in found.unreadable:
         note(f"{name} could not be read; look into its folder.")
+    for host in found.unreachable:
+        note(f"{host} did not answer; its models are missing here.")
 
 
-def show_model(address: str, name: str, output: Format) -> None:
-    """Print one model."""
+def show_model(address: str, name: str, instance: str, output: Format) -> None:
+    """Print one model; `instance` tells it from others of the same name."""
     with Backend(address) as backend:
-        model = backend.get_model(name)
+        try:
+            model = backend.get_model(name, instance)
+        except RpcFailedError as error:
+            raise _explained(error, name) from error
     if output is Format.JSON:
         print_document(model)
     else:
         print_model(stdout_console(), model)
+
+
+def _explained(error: RpcFailedError, name: str) -> CommandError:
+    """The error; of an ambiguous name with the way to tell the models apart."""
+    if error.reason != "MODEL_AMBIGUOUS":
+        return error
+    return CommandError(
+        error.message,
+        exit_code=ExitCode.USAGE,
+        hint=f"`ktrdr models list` shows who holds which. Name one, the beginning of its id is "
+        f"enough: ktrdr models show {name} --instance ID",
+    )

@@ -148,9 +148,9 @@ class Backend:
         )
         return response
 
-    def get_model(self, name: str) -> model_pb2.Model:
-        """One model."""
-        request = models_service_pb2.GetModelRequest(name=name)
+    def get_model(self, name: str, instance: str = "") -> model_pb2.Model:
+        """One model; with `instance` that of the process whose id begins like this."""
+        request = models_service_pb2.GetModelRequest(name=name, instance=instance)
         response: models_service_pb2.GetModelResponse = self._call(self._models.GetModel, request)
         return response.model
 
@@ -167,6 +167,7 @@ class Backend:
             whole.models.extend(page.models)
             whole.next_page_token, whole.total_count = page.next_page_token, page.total_count
             whole.unreadable.extend(set(page.unreadable) - set(whole.unreadable))
+            whole.unreachable.extend(set(page.unreachable) - set(whole.unreachable))
             if not page.next_page_token or len(whole.models) >= limit:
                 return whole
 

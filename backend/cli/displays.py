@@ -224,10 +224,14 @@ def phase_of(operation: operation_pb2.Operation) -> str:
 
 def staleness(operation: operation_pb2.Operation) -> str:
     """Why the look is not as fresh as it should be; empty if it is."""
-    if not operation.freshness.HasField("refresh_error"):
-        return ""
+    reason = why_stale(operation)
     age = length(seconds_of(operation.freshness.age))
-    return f"Last known, {age} old: {operation.freshness.refresh_error.message}"
+    return f"Last known, {age} old: {reason}" if reason else ""
+
+
+def why_stale(operation: operation_pb2.Operation) -> str:
+    """Why nothing newer was had; empty if what was asked for was."""
+    return operation.freshness.refresh_error.message
 
 
 def _percentage_text(operation: operation_pb2.Operation) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from backend.cli.client import Backend
 from backend.cli.console import counted, note, stdout_console
-from backend.cli.displays import print_metrics_table
+from backend.cli.displays import print_metrics_table, why_stale
 from backend.cli.documents import print_document
 from backend.cli.metric_rows import write_csv
 from backend.cli.options import Format, MetricsFormat
@@ -47,6 +47,8 @@ def list_operations(address: str, filters: Filters, limit: int, output: Format) 
     note(f"{part}{count}; {found.active_count} active in all.")
     for host in found.unreachable:
         note(f"{host} did not answer; its operations are as last known.")
+    for reason in dict.fromkeys(filter(None, map(why_stale, found.operations))):
+        note(f"? as last known: {reason}")
 
 
 def get_operation(
@@ -67,6 +69,8 @@ def print_metrics(address: str, operation_id: str, cursor: int, output: MetricsF
     """Print the metrics of an operation from the cursor on, all pages."""
     with Backend(address) as backend:
         found = backend.get_metrics(operation_id, cursor)
+    if found.freshness.HasField("refresh_error") and output is not MetricsFormat.JSON:
+        note(f"As last known: {found.freshness.refresh_error.message}")
     if output is MetricsFormat.JSON:
         print_document(found)
     elif output is MetricsFormat.CSV:

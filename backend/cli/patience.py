@@ -19,12 +19,13 @@ class Patience:
     def __init__(self, operation_id: str, pace: Pace, *, known: bool) -> None:
         self._operation_id = operation_id
         self._pace = pace
-        self._known = known
+        self.known = known
+        """Whether the operation is known to exist, from the start or by an answer."""
         self._silent_since: float | None = None
 
     def answered(self) -> None:
         """Note that a call has succeeded."""
-        self._known, self._silent_since = True, None
+        self.known, self._silent_since = True, None
 
     def bear(self, error: RpcFailedError) -> str:
         """What to tell about a failed call that is tried again.
@@ -32,9 +33,9 @@ class Patience:
         Raises CommandError if it is not: the patience is at its end, the backend
         has lost the operation, or trying again cannot help.
         """
-        if self._known and error.status == "NOT_FOUND":
+        if self.known and error.status == "NOT_FOUND":
             raise self._lost() from error
-        if not (self._known and error.transient):
+        if not (self.known and error.transient):
             raise error
         now = self._pace.monotonic()
         if self._silent_since is None:

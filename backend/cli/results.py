@@ -71,7 +71,7 @@ def print_error(console: Console, error: operation_pb2.OperationError) -> None:
 
 def print_fact(console: Console, key: str, value: str, style: str = "") -> None:
     """Print a named fact on a line of its own, uncut, so that paths can be copied."""
-    line = Text(f"  {key:<{_KEY_WIDTH}}", style="bold")
+    line = Text(f"  {key:<{_KEY_WIDTH - 1}} ", style="bold")
     line.append(value, style=style or "not bold")
     console.print(line, soft_wrap=True)
 

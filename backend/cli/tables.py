@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -15,9 +15,12 @@ from backend.cli.states import STYLES, is_terminal, status_name, type_name
 from ktrdr.operations.v1 import operation_pb2
 from ktrdr.training.v1 import model_pb2
 
+_SHORT = 8
+"""Characters of an instance id that are enough to tell a few processes apart."""
+
 
 def operations_table(operations: Sequence[operation_pb2.Operation]) -> Table:
-    """A row per operation; fits 80 columns."""
+    """A row per operation; fits 80 columns. A "?" marks a state that is only last known."""
     table = _table("operation", "type", "status", "done", "created (UTC)")
     for operation in operations:
         progress = operation.progress
@@ -25,7 +28,7 @@ def operations_table(operations: Sequence[operation_pb2.Operation]) -> Table:
         table.add_row(
             operation.operation_id,
             type_name(operation).lower().replace("_", " "),
-            Text(status.lower(), style=STYLES.get(status, "")),
+            Text(status.lower() + ("?" if staleness(operation) else ""), STYLES.get(status, "")),
             f"{progress.percentage:.0f} %" if progress.HasField("percentage") else "-",
             minute(operation.create_time),
         )
@@ -33,8 +36,10 @@ def operations_table(operations: Sequence[operation_pb2.Operation]) -> Table:
 
 
 def models_table(models: Sequence[model_pb2.Model]) -> Table:
-    """A row per model; fits 80 columns."""
-    table = _table("model", "test acc", "baseline", "epochs", "size", "saved (UTC)")
+    """A row per model; fits 80 columns. Whose it is, where they are of several processes."""
+    several = len({model.result.instance for model in models}) > 1
+    whose = ("instance",) if several else ()
+    table = _table("model", "test acc", "baseline", "epochs", "size", "saved (UTC)", *whose)
     for model in models:
         test = model.result.test
         table.add_row(
@@ -44,6 +49,7 @@ def models_table(models: Sequence[model_pb2.Model]) -> Table:
             str(model.result.epochs_trained),
             size(model.size_bytes),
             minute(model.create_time),
+            *((model.result.instance[:_SHORT],) if several else ()),
         )
     return table
 
@@ -65,6 +71,9 @@ def print_operation(console: Console, operation: operation_pb2.Operation) -> Non
     for key, value in sorted(operation.metadata.items()):
         print_fact(console, key, value)
     print_fact(console, "as of", _freshness_text(operation))
+    if len(operation.freshness.path) > 1:
+        for index, text in enumerate(_hops(operation)):
+            print_fact(console, "" if index else "path", text)
     if operation.HasField("liveness"):
         print_fact(console, "worker", _worker_text(operation))
     if is_terminal(operation):
@@ -75,11 +84,14 @@ def print_operation(console: Console, operation: operation_pb2.Operation) -> Non
 def _worker_text(operation: operation_pb2.Operation) -> str:
     if operation.status == operation_pb2.OPERATION_STATUS_PENDING:
         return "waiting for one"
-    return "alive" if operation.liveness.worker_alive else "gone"
+    word = "alive" if operation.liveness.worker_alive else "gone"
+    return f"{word} when last seen" if staleness(operation) else word
 
 
 def print_model(console: Console, model: model_pb2.Model) -> None:
     """Print everything there is to say about one model."""
+    if model.result.instance:
+        print_fact(console, "instance", model.result.instance)
     print_fact(console, "saved", f"{moment(model.create_time)}, {size(model.size_bytes)}")
     console.print()
     print_training_result(console, model.result)
@@ -89,6 +101,11 @@ def print_model(console: Console, model: model_pb2.Model) -> None:
         console.print(f"    {line}", soft_wrap=True)
 
 
+_SOURCES: dict[int, str] = {
+    operation_pb2.FRESHNESS_SOURCE_BRIDGE: "the bridge",
+    operation_pb2.FRESHNESS_SOURCE_REMOTE: "its host",
+    operation_pb2.FRESHNESS_SOURCE_RECORD: "the record",
+}
 _TIME_WORDS = {
     "create_time": "created",
     "start_time": "started",
@@ -113,10 +130,24 @@ def _freshness_text(operation: operation_pb2.Operation) -> str:
     if stale:
         return stale
     freshness = operation.freshness
-    source = operation_pb2.FreshnessSource.DESCRIPTOR.values_by_number.get(freshness.source)
-    word = source.name.removeprefix("FRESHNESS_SOURCE_").lower() if source else "unknown source"
     cached = ", cached" if freshness.cached else ""
-    return f"{length(seconds_of(freshness.age))} ago (from the {word}{cached})"
+    return f"{length(seconds_of(freshness.age))} ago (from {_source(freshness.source)}{cached})"
+
+
+def _source(source: operation_pb2.FreshnessSource.ValueType) -> str:
+    return _SOURCES.get(source, "an unknown source")
+
+
+def _hops(operation: operation_pb2.Operation) -> Iterator[str]:
+    """A line per process that the snapshot passed, the one that was asked first."""
+    path = operation.freshness.path
+    url = operation.metadata.get("host_service_url", "")
+    for place, hop in enumerate(path):
+        owner = f", {url}" if url and place == len(path) - 1 else ""
+        who = "the backend" if place == 0 else f"its host{owner}"
+        cached = ", cached" if hop.cached else ""
+        age = length(seconds_of(hop.age))
+        yield f"{hop.instance[:_SHORT]} ({who}): from {_source(hop.source)}{cached}, {age} old"
 
 
 def _table(*headings: str) -> Table:

@@ -6,6 +6,7 @@ import math
 
 from backend.cli.client import Backend
 from backend.cli.console import note, stdout_console
+from backend.cli.displays import staleness
 from backend.cli.documents import print_document
 from backend.cli.failures import ExitCode, RpcFailedError
 from backend.cli.figures import length, seconds_of
@@ -25,6 +26,8 @@ def wait_for_operation(
         operation = _wait(backend, operation_id, pace, timeout, known=False)
     _print(operation, output)
     if not is_terminal(operation):
+        if why := staleness(operation):
+            note(why)
         note(f"{operation_id} has not ended within {length(timeout or 0)}; it goes on.")
     return outcome(operation)
 
@@ -57,8 +60,11 @@ def _wait(
     patience = Patience(operation_id, pace, known=known)
     out = False  # told once per outage
     while True:
+        # The first wait is only a look: it tells at once whether there is anything to
+        # wait for, and from then on an outage is borne.
+        left = max(0.0, end - pace.monotonic()) if patience.known else 0.0
         try:
-            reply = backend.wait_operation(operation_id, max(0.0, end - pace.monotonic()))
+            reply = backend.wait_operation(operation_id, left)
         except RpcFailedError as error:
             told = patience.bear(error)
             if not out:

@@ -167,6 +167,9 @@ def _unanswered(
 
 
 def _said(failed: FailedCall) -> str:
+    """The words of whoever failed; gRPC's for the most frequent case are long."""
+    if failed.never_connected and "Connection refused" in failed.message:
+        return "the connection was refused"
     return shorten(failed.message or "it said nothing", _SHOWN)
 
 

@@ -10,7 +10,6 @@ import pytest
 from backend.demo import running_backend
 from tests.support.programs import Programs
 
-
 OTHER_SETTINGS = ("OPERATIONS_CACHE_TTL", "TRAINING_HOST_SERVICE_URL")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.programs import ROOT
+from tests.support.programs import ROOT, processes_with_home
 
 
 @pytest.mark.slow
@@ -29,7 +28,7 @@ def test_make_demo_trains_on_real_prices_shows_progress_and_leaves_no_process() 
     assert picture.read_bytes().startswith(b"\x89PNG")
     model = _path_after("path", done.stdout)
     assert (model / "weights.safetensors").is_file()
-    assert [] == _backends_of(ROOT / ".ktrdr-demo")
+    assert [] == processes_with_home(ROOT / ".ktrdr-demo")
 
 
 def test_a_demo_that_is_told_to_stop_stops_its_backend(tmp_path: Path) -> None:
@@ -45,23 +44,10 @@ def test_a_demo_that_is_told_to_stop_stops_its_backend(tmp_path: Path) -> None:
     demo.communicate(timeout=30)
 
     assert 130 == demo.returncode
-    assert [] == _backends_of(tmp_path)
+    assert [] == processes_with_home(tmp_path)
 
 
 def _path_after(word: str, text: str) -> Path:
     found = re.search(rf"^ +{word} +(\S+)$", text, flags=re.MULTILINE)
     assert found is not None, text
     return Path(found[1])
-
-
-def _backends_of(home: Path) -> list[str]:
-    """Process ids whose environment names this home."""
-    mark = f"KTRDR_HOME={home}".encode()
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if int(folder.name) != os.getpid() and mark in (folder / "environ").read_bytes():
-                found.append(folder.name)
-        except OSError:  # another's, or gone meanwhile
-            continue
-    return found

@@ -310,7 +310,10 @@ def test_a_command_that_does_not_parse_is_noticed(line: str) -> None:
 
 def test_the_documents_are_found() -> None:
     assert {"README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"} <= set(DOCUMENTS)
-    assert "docs/testing/e2e-local-training-pull.md" in DOCUMENTS
+    assert {
+        "docs/testing/e2e-local-training-pull.md",
+        "docs/testing/e2e-host-training-pull.md",
+    } <= set(DOCUMENTS)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -94,7 +94,7 @@ def list_(
     output: FormatOption = Format.TABLE,
     backend: BackendOption = "",
 ) -> None:
-    """List the models the backend holds, newest first."""
+    """List the models that the backend and its hosts hold, newest first."""
     from backend.cli.catalog import list_models
 
     list_models(backend, limit, output)
@@ -105,10 +105,17 @@ def show(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="The model, as `ktrdr models list` shows it.")
     ],
+    instance: Annotated[
+        str,
+        typer.Option(
+            metavar="ID",
+            help="Only that of the process with this instance id, or one that begins like this.",
+        ),
+    ] = "",
     output: FormatOption = Format.TABLE,
     backend: BackendOption = "",
 ) -> None:
     """Show one model: how its training ended, its features and its strategy."""
     from backend.cli.catalog import show_model
 
-    show_model(backend, name, output)
+    show_model(backend, name, instance, output)
