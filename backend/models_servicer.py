@@ -74,7 +74,7 @@ class HostModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
         own = self._own.ListModels(request, context)
         refusals: list[KtrdrError] = []
         answers, silent = self._ask("ListModels", request, context, refusals)
-        if refusals:
+        if refusals and not answers:
             raise refusals[0]
         pages = [own, *answers]
         models = _distinct(model for page in pages for model in page.models)
@@ -114,6 +114,7 @@ class HostModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
                 continue
             except FailedPreconditionError as error:
                 refusals.append(error)
+                silent.append(target)
             except (UnavailableError, ResourceExhaustedError):
                 silent.append(target)
         return answers, silent

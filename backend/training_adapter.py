@@ -9,24 +9,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
 
 from typing_extensions import deprecated
 
-from backend.training_stub import TrainingStatus, TrainingStub
+from backend.training_stub import Started, TrainingStatus, TrainingStub
 from shared.clock import Clock, SystemClock
 from shared.operations.model import Owner
-from shared.operations.remote import RemoteOperationStub
+from shared.operations.remote import PendingAnswer, RemoteOperationStub
 from shared.operations.service import OperationsService
 from shared.operations.starts import Launch
 from shared.operations.store import ACTIVE
+from shared.operations.views import OperationView
 from shared.rpc.errors import (
     FailedPreconditionError,
     HostNotConnectedError,
     HostUnreachableError,
     KtrdrError,
-    MalformedAnswerError,
     NotFoundError,
     ProcessStoppingError,
     ResourceExhaustedError,
@@ -127,9 +128,12 @@ class TrainingAdapter:
         candidates: Sequence[_Candidate],
         deadline: float,
     ) -> None:
-        """Start on the first candidate that takes it; raises if certainly none did."""
+        """Start on the first candidate that takes it; raises if certainly none did.
+
+        A candidate that has it already, from before this process forgot, comes first.
+        """
         refused: dict[str, KtrdrError] = {}
-        for candidate in candidates:
+        for candidate in self._knowing_first(operation_id, candidates, deadline):
             try:
                 return self._begin_at(candidate, order, operation_id, deadline)
             except KtrdrError as error:
@@ -138,6 +142,22 @@ class TrainingAdapter:
                 logger.warning("%s did not take %s: %s", candidate.host.target, operation_id, error)
                 refused[candidate.host.target] = error
         raise _nobody(refused)
+
+    def _knowing_first(
+        self, operation_id: str, candidates: Sequence[_Candidate], deadline: float
+    ) -> Sequence[_Candidate]:
+        """Put the candidates in front that know the operation; one alone is not asked."""
+        if len(candidates) < 2:
+            return candidates
+        timeout, asked = min(LOOK, self._left(deadline)), HOST_ID_PREFIX + operation_id
+        answers = [
+            candidate.host.operations.begin_get_operation(asked, timeout=timeout)
+            for candidate in candidates
+        ]
+        known = [_answers(answer) for answer in answers]
+        return [c for c, k in zip(candidates, known, strict=True) if k] + [
+            c for c, k in zip(candidates, known, strict=True) if not k
+        ]
 
     def _begin_at(
         self, candidate: _Candidate, order: TrainingOrder, operation_id: str, deadline: float
@@ -149,38 +169,56 @@ class TrainingAdapter:
             "host_operation_id": host_operation_id,
             "host_service_url": host.target,
         }
-        self._operations.assign_owner(operation_id, candidate.owner, facts)
+        owner = candidate.owner
+        self._operations.assign_owner(operation_id, owner, facts)
 
-        def start(timeout: float) -> None:
+        def start(timeout: float) -> Started:
             started = host.trainings.start(order, operation_id, timeout=timeout)
-            if started != host_operation_id:
-                raise MalformedAnswerError(
-                    f"{host.target} is no training host: it named the operation {started[:200]!r}. "
-                    "Put TRAINING_HOST_SERVICE_URL right, and cancel the operation there.",
-                    metadata={"target": host.target},
-                )
+            if started.operation_id != host_operation_id:
+                raise self._not_a_host(host, started)
+            return started
 
-        told = self._tell(host, start, deadline)
+        started = self._tell(host, start, deadline)
+        if started is not None and started.instance not in {"", owner.instance_id}:
+            # Another process has come to the address since it was asked.
+            owner = Owner(started.instance, "", host.target)
+            self._operations.assign_owner(operation_id, owner, facts)
         self._operations.register_remote_stub(
-            operation_id, host.operations, host_operation_id, start_again=None if told else start
+            operation_id,
+            host.operations,
+            host_operation_id,
+            start_again=start if started is None else None,
         )
 
-    def _tell(self, host: TrainingHost, start: Callable[[float], None], deadline: float) -> bool:
-        """Start, and ask the same host again if its answer is lost; False if it stays unknown."""
+    def _not_a_host(self, host: TrainingHost, started: Started) -> KtrdrError:
+        """Undo what something else than a training host has started; the error that says so."""
+        with suppress(KtrdrError):
+            host.operations.cancel_operation(
+                started.operation_id, "Started by mistake.", timeout=ASK_AGAIN
+            )
+        return FailedPreconditionError(
+            f"{host.target} is no training host: it took the training as operation "
+            f"{started.operation_id[:200]!r}, which has been told to stop. Set "
+            "TRAINING_HOST_SERVICE_URL to the training host's address.",
+            reason="NOT_A_HOST",
+            metadata={"target": host.target},
+        )
+
+    def _tell(
+        self, host: TrainingHost, start: Callable[[float], Started], deadline: float
+    ) -> Started | None:
+        """Start, and ask the same host again if its answer is lost; None if it stays unknown."""
         try:
-            start(min(START, self._left(deadline) * 0.6))
+            return start(min(START, self._left(deadline) * 0.6))
         except UnavailableError as error:
             if _passes_over(error):
                 raise
             logger.warning("%s is asked again, its answer is lost: %s", host.target, error)
-        else:
-            return True
         try:
-            start(min(ASK_AGAIN, self._left(deadline)))
+            return start(min(ASK_AGAIN, self._left(deadline)))
         except (UnavailableError, ResourceExhaustedError) as error:
             logger.warning("Whether %s has started is not known: %s", host.target, error)
-            return False
-        return True
+            return None
 
     def _left(self, deadline: float) -> float:
         """Seconds until the caller has to be answered."""
@@ -205,6 +243,15 @@ class _HostLaunch:
 
     def release(self) -> None:
         """Nothing was reserved: a host takes a training or refuses it when it is told."""
+
+
+def _answers(answer: PendingAnswer[OperationView]) -> bool:
+    """Whether an operation that was asked for is there."""
+    try:
+        answer.result()
+    except KtrdrError:
+        return False
+    return True
 
 
 def _passes_over(error: KtrdrError) -> bool:

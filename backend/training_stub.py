@@ -16,6 +16,16 @@ from shared.training.launcher import TrainingOrder
 
 
 @dataclass(frozen=True, slots=True)
+class Started:
+    """What a host answered to a start."""
+
+    operation_id: str
+    """The host's operation."""
+    instance: str
+    """The process that took it; empty if it did not say."""
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingStatus:
     """A training in the shape that training hosts answered with in the past."""
 
@@ -33,8 +43,8 @@ class TrainingStub:
     def __init__(self, channel: HostChannel) -> None:
         self._channel = channel
 
-    def start(self, order: TrainingOrder, request_id: str, *, timeout: float) -> str:
-        """Start a training under this request_id; return the id of the host's operation."""
+    def start(self, order: TrainingOrder, request_id: str, *, timeout: float) -> Started:
+        """Start a training under this request_id; return what the host made of it."""
         answer: training_service_pb2.StartTrainingResponse = self._channel.call(
             TrainingServiceStub, "StartTraining", _request(order, request_id), timeout
         )
@@ -44,7 +54,8 @@ class TrainingStub:
                 f"{answer.session_id[:200]!r}.",
                 metadata={"target": self._channel.target},
             )
-        return answer.operation.operation_id
+        path = answer.operation.freshness.path
+        return Started(answer.operation.operation_id, path[0].instance if path else "")
 
     def get_training_status(self, session_id: str, *, timeout: float) -> TrainingStatus:
         """Ask the deprecated way how a training is."""

@@ -34,6 +34,20 @@ Address = Annotated[str, AfterValidator(_address)]
 """host:port; IPv6 hosts in brackets."""
 
 
+def _target(value: str) -> str:
+    match = _ADDRESS.fullmatch(value)
+    if match is None or not 0 < int(match[2]) <= 65535:
+        raise ValueError(
+            "must be host:port, such as 127.0.0.1:50052, with the port that is listened at and "
+            "without http://"
+        )
+    return value
+
+
+Target = Annotated[str, AfterValidator(_target)]
+"""host:port of another process."""
+
+
 def _listed(value: object) -> object:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
@@ -41,13 +55,11 @@ def _listed(value: object) -> object:
 def _distinct(targets: tuple[str, ...]) -> tuple[str, ...]:
     if not targets or len(set(targets)) < len(targets):
         raise ValueError("must name at least one host:port, and each only once")
-    if any(int(target.rpartition(":")[2]) == 0 for target in targets):
-        raise ValueError("must name the port that is listened at; nothing can be reached at port 0")
     return targets
 
 
 Targets = Annotated[
-    tuple[Address, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct)
+    tuple[Target, ...], NoDecode, BeforeValidator(_listed), AfterValidator(_distinct)
 ]
 """One or more host:port, comma separated."""
 

@@ -12,7 +12,12 @@ from shared.clock import Clock
 from shared.operations.live import Flight, LiveOperation
 from shared.operations.outages import Outages
 from shared.operations.source import OperationSource, PendingRead
-from shared.rpc.errors import HostTimeoutError, HostUnreachableError, KtrdrError
+from shared.rpc.errors import (
+    HostTimeoutError,
+    HostUnreachableError,
+    KtrdrError,
+    StartUnknownError,
+)
 
 logger = logging.getLogger("ktrdr.operations")
 
@@ -70,6 +75,8 @@ class Flights:
             if timeout >= FULL_TIMEOUT and left >= _PATIENT:
                 self._fail(live, source, flight, error)
             return error
+        except StartUnknownError as error:
+            return error  # a read by itself asks again, so it must not be kept from that
         except KtrdrError as error:
             self._fail(live, source, flight, error)
             return error

@@ -27,18 +27,19 @@ from shared.rpc.errors import (
     KtrdrError,
     NotFoundError,
     ResourceExhaustedError,
+    StartUnknownError,
     UnavailableError,
     WrongHostError,
 )
 
-StartAgain = Callable[[float], None]
+StartAgain = Callable[[float], object]
 """Repeats a start whose answer was lost, within so many seconds; raises a KtrdrError."""
 
 OPERATION_LOST = OperationError(
     Code.DATA_LOSS,
     "OPERATION_LOST",
-    "The process that ran the operation has been restarted and does not know it any more: its "
-    "outcome is unknown. Start it again with a new request_id.",
+    "The process that ran the operation does not know it any more, as after a restart without "
+    "its records: the outcome is unknown. Start it again with a new request_id.",
     retryable=True,
 )
 
@@ -134,10 +135,9 @@ class RemoteSource:
         """What it means that the operation is unknown, for a read that cannot start it again."""
         reading = self._missing(error, cursor)
         if reading is None:
-            raise UnavailableError(
+            raise StartUnknownError(
                 f"Whether {self.target} has been told to start the operation is not known; "
                 "reading the operation by itself asks again.",
-                reason="START_UNKNOWN",
                 metadata={"target": self.target or ""},
             ) from error
         return reading
@@ -168,10 +168,11 @@ class RemoteSource:
 
     def _repeat_start(self, give_up_at: float, cursor: int) -> SourceReading | None:
         """Repeat the start; the reading of an operation that was refused for good, or None."""
-        if self._start_again is None:
+        start_again = self._start_again  # looked at once: another caller may clear it meanwhile
+        if start_again is None:
             return None  # another caller has done so
         try:
-            self._start_again(self._left(give_up_at))
+            start_again(self._left(give_up_at))
         except (UnavailableError, ResourceExhaustedError):
             raise
         except KtrdrError as error:

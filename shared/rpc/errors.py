@@ -17,6 +17,7 @@
     │   │   └── HostTimeoutError
     │   ├── WrongHostError
     │   ├── MalformedAnswerError
+    │   ├── StartUnknownError
     │   ├── RefreshBusyError
     │   ├── StoreUnavailableError
     │   └── ProcessStoppingError
@@ -248,6 +249,12 @@ class MalformedAnswerError(UnavailableError):
     """What another process answered makes no sense, or it is no ktrdr process."""
 
     reason = "MALFORMED_ANSWER"
+
+
+class StartUnknownError(UnavailableError):
+    """Whether the owner was told to start is not known, and this read does not tell it."""
+
+    reason = "START_UNKNOWN"
 
 
 class RefreshBusyError(UnavailableError):

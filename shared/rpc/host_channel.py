@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 
 from shared.rpc.channel import open_channel
-from shared.rpc.errors import HostNotConnectedError, HostUnreachableError, KtrdrError
+from shared.rpc.errors import Code, HostNotConnectedError, HostUnreachableError, KtrdrError
 from shared.rpc.failed_call import domain_error, read_failed_call
 from shared.rpc.via import forwarded
 
@@ -33,7 +33,7 @@ class _Connection:
         self.tried = False
         """Whether a call was made on it: its next failure may be an old one."""
         self.failed = False
-        """Whether it could not be made: the next call gets a new one."""
+        """Whether it could not be made or has broken: the next call gets a new one."""
         self.calls = 0
         """On their way; a connection that was replaced is closed after the last."""
         self._stubs: dict[Callable[[grpc.Channel], Any], Any] = {}
@@ -51,9 +51,10 @@ class _Connection:
 
         That other calls on this connection could not be made says nothing about this one.
         """
-        unseen = read_failed_call(error).never_connected
-        self.failed = self.failed or unseen
-        return unseen
+        failed = read_failed_call(error)
+        if failed.code is Code.UNAVAILABLE and not failed.answered:
+            self.failed = True  # a dying connection would take the next call with it
+        return failed.never_connected
 
 
 class HostChannel:

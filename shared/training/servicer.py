@@ -24,8 +24,9 @@ from shared.training.launcher import TrainingLauncher, TrainingOrder
 from shared.training.request import TrainingRequest, check_request
 from shared.training.strategy import Strategy, load_strategy
 
-_REQUEST_ID = re.compile(r"(op_training_)?[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-"""A backend's operation id is the request_id that a training host gets."""
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_BACKENDS = "op_training_"
+"""Begins a backend's operation ids, which are the request_ids that training hosts get."""
 _MAX_NAMES = 100
 """The most symbols, and the most timeframes, of one request."""
 
@@ -75,7 +76,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         """Check every field; raises InvalidArgumentError naming all that are bad."""
         violations: list[FieldViolation] = []
         request_id = message.request_id or self._made_up_id()
-        if not _REQUEST_ID.fullmatch(request_id):
+        if not _REQUEST_ID.fullmatch(self._own_part(request_id)):
             text = "must be 1 to 128 letters, digits, '.', '_' or '-', the first a letter or digit"
             violations.append(FieldViolation("request_id", text))
         request = TrainingRequest(
@@ -90,6 +91,12 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         if strategy is None or violations:
             raise InvalidArgumentError(violations)
         return TrainingOrder(request_id, strategy, request)
+
+    def _own_part(self, request_id: str) -> str:
+        """What has to have the form of a request_id: a host is sent a backend's operation id."""
+        if self._id_prefix == _BACKENDS:
+            return request_id
+        return request_id.removeprefix(_BACKENDS) or request_id
 
     def _made_up_id(self) -> str:
         return f"{self._clock.now():%Y%m%d_%H%M%S}_{secrets.token_hex(4)}"

@@ -253,7 +253,8 @@ def test_a_host_is_named_only_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_can_be_reached_at_port_0(monkeypatch: pytest.MonkeyPatch) -> None:
     text = complaint(monkeypatch, {URL: "a:1,b:0"})
 
-    assert text.startswith(f"{URL}: must name the port that is listened at")
+    assert text.startswith(f"{URL}: must be host:port")
+    assert "the port that is listened at" in text
 
 
 def test_a_training_hosts_address_is_read(monkeypatch: pytest.MonkeyPatch) -> None:

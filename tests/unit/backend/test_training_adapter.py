@@ -460,6 +460,7 @@ def test_a_host_that_may_have_begun_keeps_the_training_and_the_next_read_asks_ag
     host, other = its.hosts
     host.on_start(LOST, again)
     host.server.answer("GetOperation", host.unknown)
+    other.server.answer("GetOperation", other.unknown)
 
     view = its.start()
 
@@ -524,13 +525,12 @@ def test_what_is_no_training_host_is_named_and_not_taken_for_one(route: Route) -
         operation=operation_pb2.Operation(operation_id="op_training_op"), session_id="op"
     )
     its.hosts[0].on_start(started)
-    its.hosts[0].server.answer("GetOperation", its.hosts[0].unknown)
 
-    error = its.start().freshness.refresh_error
+    with pytest.raises(FailedPreconditionError, match="is no training host") as raised:
+        its.start()
 
-    assert error is not None
-    assert "MALFORMED_ANSWER" == error.reason
-    assert "is no training host: it named the operation 'op_training_op'" in error.message
+    assert "NOT_A_HOST" == raised.value.reason
+    assert "op_training_op" in raised.value.message
 
 
 # -------------------------------------------------------------------- the old way

@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from backend.training_stub import TrainingStatus, TrainingStub
+from backend.training_stub import Started, TrainingStatus, TrainingStub
 from ktrdr.operations.v1 import operation_pb2
 from ktrdr.training.v1 import training_host_service_pb2 as host_pb
 from ktrdr.training.v1 import training_service_pb2 as pb
@@ -43,7 +43,9 @@ def stub(host: Answering) -> Iterator[TrainingStub]:
         yield TrainingStub(channel)
 
 
-def started(operation_id: str = f"host_training_{ID}", session_id: str = ID) -> Message:
+def started(
+    operation_id: str = f"host_training_{ID}", session_id: str = ID
+) -> pb.StartTrainingResponse:
     return pb.StartTrainingResponse(
         operation=operation_pb2.Operation(operation_id=operation_id), session_id=session_id
     )
@@ -52,10 +54,16 @@ def started(operation_id: str = f"host_training_{ID}", session_id: str = ID) -> 
 # -------------------------------------------------------------------- starting
 
 
-def test_a_start_gives_the_id_of_the_hosts_operation(host: Answering, stub: TrainingStub) -> None:
-    host.answer("StartTraining", started())
+def test_a_start_gives_the_hosts_operation_and_who_took_it(
+    host: Answering, stub: TrainingStub
+) -> None:
+    answer = started()
+    host.answer("StartTraining", answer)
+    assert Started(f"host_training_{ID}", "") == stub.start(ORDER, ID, timeout=TIMEOUT)
 
-    assert f"host_training_{ID}" == stub.start(ORDER, ID, timeout=TIMEOUT)
+    answer.operation.freshness.path.add(instance="the host")
+    host.answer("StartTraining", answer)
+    assert "the host" == stub.start(ORDER, ID, timeout=TIMEOUT).instance
 
 
 def test_the_host_is_asked_for_what_the_backend_was_asked_for(

@@ -24,6 +24,7 @@ CODES = {
     errors.HostTimeoutError: Code.UNAVAILABLE,
     errors.WrongHostError: Code.UNAVAILABLE,
     errors.MalformedAnswerError: Code.UNAVAILABLE,
+    errors.StartUnknownError: Code.UNAVAILABLE,
     errors.RefreshBusyError: Code.UNAVAILABLE,
     errors.StoreUnavailableError: Code.UNAVAILABLE,
     errors.ProcessStoppingError: Code.UNAVAILABLE,

@@ -56,9 +56,9 @@ class StartTrainingRequest(_message.Message):
     OVERRIDES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Names the request, so that repeating it starts nothing twice: 1 to 128
-    letters, digits, '.', '_' and '-', the first a letter or digit; a backend's
-    operation id, "op_training_" and its request_id, is one too. Empty: the
-    server makes one up and the call is not idempotent.
+    letters, digits, '.', '_' and '-', the first a letter or digit. To a training
+    host also a backend's operation id, "op_training_" and its request_id. Empty:
+    the server makes one up and the call is not idempotent.
     """
     strategy_yaml: _builtins.str
     """The strategy, as YAML. Required; at most 256 KiB."""

@@ -49,7 +49,8 @@ class TrainingServiceStub:
     process is shutting down; STORE_UNAVAILABLE: the operation could not be
     recorded; HOST_UNREACHABLE: no training host answers; START_UNDER_WAY: the
     same request is being started and time ran out. FAILED_PRECONDITION
-    PROXY_LOOP: the training host named in the settings is this process.
+    PROXY_LOOP: the training host named in the settings is this process;
+    NOT_A_HOST: it is no training host.
     Whatever the error, nothing was begun. If a host was told and its answer was
     lost, the operation is answered PENDING with a refresh_error, and the next
     read asks the same host again.
@@ -76,7 +77,8 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     process is shutting down; STORE_UNAVAILABLE: the operation could not be
     recorded; HOST_UNREACHABLE: no training host answers; START_UNDER_WAY: the
     same request is being started and time ran out. FAILED_PRECONDITION
-    PROXY_LOOP: the training host named in the settings is this process.
+    PROXY_LOOP: the training host named in the settings is this process;
+    NOT_A_HOST: it is no training host.
     Whatever the error, nothing was begun. If a host was told and its answer was
     lost, the operation is answered PENDING with a refresh_error, and the next
     read asks the same host again.
@@ -106,7 +108,8 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         process is shutting down; STORE_UNAVAILABLE: the operation could not be
         recorded; HOST_UNREACHABLE: no training host answers; START_UNDER_WAY: the
         same request is being started and time ran out. FAILED_PRECONDITION
-        PROXY_LOOP: the training host named in the settings is this process.
+        PROXY_LOOP: the training host named in the settings is this process;
+        NOT_A_HOST: it is no training host.
         Whatever the error, nothing was begun. If a host was told and its answer was
         lost, the operation is answered PENDING with a refresh_error, and the next
         read asks the same host again.
