@@ -7,6 +7,8 @@ import pytest
 
 from shared.marketdata import sample
 from shared.marketdata.bars import COLUMNS
+from shared.marketdata.provider import SeriesFailedError
+from shared.marketdata.ranges import TimeRange, union
 from shared.marketdata.sample import SampleBarSource
 from shared.rpc.errors import InvalidArgumentError
 
@@ -17,8 +19,9 @@ def source() -> SampleBarSource:
 
 
 def test_it_has_five_stocks_by_day_and_week(source: SampleBarSource) -> None:
-    assert ["AAPL", "FB", "GOOG", "IBM", "MSFT"] == source.symbols()
-    assert ("1d", "1w") == source.timeframes()
+    stocks = ("AAPL", "FB", "GOOG", "IBM", "MSFT")
+
+    assert [(stock, name) for stock in stocks for name in ("1d", "1w")] == source.series()
 
 
 @pytest.mark.parametrize("timeframe", ["1d", "1w"])
@@ -103,6 +106,49 @@ def test_several_first_readers_load_once(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(sample, "_load", counted)
     source = SampleBarSource()
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: source.symbols(), range(8)))
+        list(pool.map(lambda _: source.series(), range(8)))
 
     assert [1] == loads
+
+
+class SilentWatch:
+    """Watches a fetch and only remembers the estimates."""
+
+    def __init__(self) -> None:
+        self.estimates: list[int] = []
+
+    def note(self, message: str) -> None:
+        raise AssertionError(message)
+
+    def estimate(self, rows: int) -> None:
+        self.estimates.append(rows)
+
+    def raise_if_cancelled(self) -> None:
+        """Never."""
+
+    def wait(self, seconds: float) -> None:
+        raise AssertionError(seconds)
+
+
+def test_it_can_be_loaded_from_piece_by_piece(source: SampleBarSource) -> None:
+    watch = SilentWatch()
+    wanted = TimeRange(datetime(2009, 12, 31, tzinfo=UTC), datetime(2030, 1, 1, tzinfo=UTC))
+
+    pieces = list(source.fetch("IBM", "1d", wanted, watch))
+
+    expected = source.read("IBM", "1d", wanted.start, wanted.end)
+    assert [len(expected)] == watch.estimates
+    assert len(pieces) > 1
+    pd.testing.assert_frame_equal(expected, pd.concat([piece.frame for piece in pieces]))
+    assert (wanted,) == union(piece.covered for piece in pieces)
+
+
+def test_it_knows_when_its_bars_begin(source: SampleBarSource) -> None:
+    assert datetime(2004, 8, 19, tzinfo=UTC) == source.begins("GOOG", "1d")
+    assert datetime(2004, 8, 16, tzinfo=UTC) == source.begins("GOOG", "1w")
+
+
+def test_what_it_cannot_provide_fails_with_what_there_is(source: SampleBarSource) -> None:
+    assert ["symbols[1]", "timeframe"] == [v.field for v in source.check(["IBM", "X"], "1m")]
+    with pytest.raises(SeriesFailedError, match="There are: AAPL, FB, GOOG, IBM, MSFT"):
+        source.begins("XYZ", "1d")

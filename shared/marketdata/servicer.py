@@ -1,0 +1,232 @@
+"""The gRPC face of market data: starts loads, streams and lists what has been loaded."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import grpc
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from ktrdr.marketdata.v1 import market_data_service_pb2 as pb
+from ktrdr.marketdata.v1 import market_data_service_pb2_grpc
+from shared.clock import Clock, SystemClock
+from shared.marketdata.conversion import CHUNK_ROWS, chunks_of, series_to_proto
+from shared.marketdata.launcher import DataLoadLauncher, LoadOrder
+from shared.marketdata.provider import BarProvider
+from shared.marketdata.request import LoadMode, LoadRequest
+from shared.marketdata.store import BarStore
+from shared.marketdata.timeframes import TIMEFRAMES
+from shared.operations.conversion import view_to_proto
+from shared.operations.model import OperationType
+from shared.operations.service import OperationsService
+from shared.operations.starts import NewOperation
+from shared.rpc.deadline import deadline_of
+from shared.rpc.errors import FieldViolation, InvalidArgumentError
+from shared.rpc.paging import decode_token, encode_token, page_size
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_BACKENDS = "op_data_"
+"""Begins a backend's operation ids, which are the request_ids that the IB host gets."""
+_MAX_SYMBOLS = 100
+_MAX_SYMBOL, _MAX_SYMBOL_BYTES = 32, 64
+"""Characters, and bytes of UTF-8: the name of the symbol's file has room for so many."""
+_MODES = {
+    pb.LOAD_MODE_UNSPECIFIED: LoadMode.MISSING,
+    pb.LOAD_MODE_MISSING: LoadMode.MISSING,
+    pb.LOAD_MODE_FULL: LoadMode.FULL,
+}
+
+
+class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer):
+    """Serves ktrdr.marketdata.v1.MarketDataService from this process's store.
+
+    Operation ids are `{id_prefix}{request_id}`, so that a repeated request
+    finds its operation. Without a `provider` whoever loads checks the series.
+    """
+
+    def __init__(
+        self,
+        operations: OperationsService,
+        launcher: DataLoadLauncher,
+        store: BarStore,
+        provider: BarProvider | None,
+        *,
+        id_prefix: str,
+        clock: Clock | None = None,
+    ) -> None:
+        self._operations = operations
+        self._launcher = launcher
+        self._store = store
+        self._provider = provider
+        self._id_prefix = id_prefix
+        self._clock = clock or SystemClock()
+
+    def StartDataLoad(  # noqa: N802  # the contract's name
+        self, request: pb.StartDataLoadRequest, context: grpc.ServicerContext
+    ) -> pb.StartDataLoadResponse:
+        """Check the request, start it, answer at once."""
+        deadline = deadline_of(context, self._clock)
+        order = self._order(request)
+        new = NewOperation(
+            operation_id=self._id_prefix + order.request_id,
+            request_id=order.request_id,
+            type=OperationType.DATA_LOADING,
+            fingerprint=order.fingerprint,
+            metadata=order.metadata,
+        )
+        launch = self._launcher.launch(order, deadline)
+        view = self._operations.start_operation(new, launch, deadline=deadline)
+        return pb.StartDataLoadResponse(
+            operation=view_to_proto(view), session_id=view.operation.metadata["session_id"]
+        )
+
+    def ReadBars(  # noqa: N802  # the contract's name
+        self,
+        request: pb.ReadBarsRequest,
+        context: grpc.ServicerContext,  # noqa: ARG002  # gRPC's signature
+    ) -> Iterator[pb.ReadBarsResponse]:
+        """Stream the bars of a series, chunk by chunk, without holding it."""
+        start, end = check_read(request)
+        frames = self._store.iter_batches(
+            request.symbol, request.timeframe, start, end, request.limit or None, rows=CHUNK_ROWS
+        )
+        for chunk in chunks_of(frames):
+            yield pb.ReadBarsResponse(chunk=chunk)
+
+    def ListSeries(  # noqa: N802  # the contract's name
+        self,
+        request: pb.ListSeriesRequest,
+        context: grpc.ServicerContext,  # noqa: ARG002  # gRPC's signature
+    ) -> pb.ListSeriesResponse:
+        """Answer with one page of series."""
+        limit = page_size(request.page_size, default=50, largest=500)
+        after = _after(request.page_token)
+        listing = self._store.list()
+        rest = [info for info in listing.series if after is None or _place(*info.key) > after]
+        token = encode_token([*rest[limit - 1].key], ()) if len(rest) > limit else ""
+        return pb.ListSeriesResponse(
+            series=[series_to_proto(info) for info in rest[:limit]],
+            next_page_token=token,
+            total_count=len(listing.series),
+            unreadable=listing.unreadable,
+        )
+
+    def _order(self, message: pb.StartDataLoadRequest) -> LoadOrder:
+        """Check every field; raises InvalidArgumentError naming all that are bad."""
+        violations: list[FieldViolation] = []
+        request_id = message.request_id or self._made_up_id()
+        if not _REQUEST_ID.fullmatch(self._own_part(request_id)):
+            text = "must be 1 to 128 letters, digits, '.', '_' or '-', the first a letter or digit"
+            violations.append(FieldViolation("request_id", text))
+        start, end = _range(message, violations)
+        mode = _MODES.get(message.mode)
+        if mode is None:
+            violations.append(FieldViolation("mode", f"{message.mode} is no mode of loading"))
+        violations += _symbols(message)
+        violations += _timeframe(message.timeframe)
+        if not violations and self._provider is not None:
+            violations += self._provider.check(message.symbols, message.timeframe)
+        if violations or mode is None:
+            raise InvalidArgumentError(violations)
+        request = LoadRequest(tuple(message.symbols), message.timeframe, start, end, mode)
+        return LoadOrder(request_id, request)
+
+    def _own_part(self, request_id: str) -> str:
+        """What has to have the form of a request_id: a host is sent a backend's operation id."""
+        if self._id_prefix == _BACKENDS:
+            return request_id
+        return request_id.removeprefix(_BACKENDS) or request_id
+
+    def _made_up_id(self) -> str:
+        return f"{self._clock.now():%Y%m%d_%H%M%S}_{secrets.token_hex(4)}"
+
+
+def check_read(request: pb.ReadBarsRequest) -> tuple[datetime | None, datetime | None]:
+    """Return the range to read; raises InvalidArgumentError naming every bad field."""
+    violations: list[FieldViolation] = []
+    start, end = _range(request, violations)
+    if not request.symbol:
+        violations.append(FieldViolation("symbol", "is required"))
+    violations += _timeframe(request.timeframe)
+    if request.limit < 0:
+        violations.append(FieldViolation("limit", f"must not be negative, got {request.limit}"))
+    if violations:
+        raise InvalidArgumentError(violations)
+    return start, end
+
+
+def _symbols(message: pb.StartDataLoadRequest) -> list[FieldViolation]:
+    symbols = list(message.symbols)
+    if not symbols:
+        return [FieldViolation("symbols", "name at least one")]
+    if len(symbols) > _MAX_SYMBOLS:
+        text = f"{len(symbols)} symbols; at most {_MAX_SYMBOLS} are taken."
+        return [FieldViolation("symbols", text)]
+    found = []
+    for index, symbol in enumerate(symbols):
+        if not _is_symbol(symbol):
+            text = (
+                f"must be 1 to {_MAX_SYMBOL} printable characters, "
+                f"of at most {_MAX_SYMBOL_BYTES} bytes in UTF-8"
+            )
+            found.append(FieldViolation(f"symbols[{index}]", text))
+        elif symbol in symbols[:index]:
+            text = f"{symbol!r} is named twice; leave one out."
+            found.append(FieldViolation(f"symbols[{index}]", text))
+    return found
+
+
+def _is_symbol(name: str) -> bool:
+    fits = 0 < len(name) <= _MAX_SYMBOL and len(name.encode()) <= _MAX_SYMBOL_BYTES
+    return fits and name.isprintable()
+
+
+def _timeframe(timeframe: str) -> list[FieldViolation]:
+    if timeframe in TIMEFRAMES:
+        return []
+    text = f"must be one of {' '.join(TIMEFRAMES)}, got {timeframe[:20]!r}"
+    return [FieldViolation("timeframe", text)]
+
+
+def _range(
+    message: pb.StartDataLoadRequest | pb.ReadBarsRequest, violations: list[FieldViolation]
+) -> tuple[datetime | None, datetime | None]:
+    start = _time("start_time", message, violations)
+    end = _time("end_time", message, violations)
+    if start and end and start >= end:
+        text = f"must be after start_time ({start:%Y-%m-%d %H:%M}); swap or widen them."
+        violations.append(FieldViolation("end_time", text))
+    return start, end
+
+
+def _time(field: str, message: Message, violations: list[FieldViolation]) -> datetime | None:
+    if not message.HasField(field):
+        return None
+    stamp: Timestamp = getattr(message, field)
+    try:
+        return stamp.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        text = "must lie between 0001-01-01 and 9999-12-31"
+        violations.append(FieldViolation(field, text))
+        return None
+
+
+def _after(token: str) -> tuple[str, timedelta] | None:
+    """Return the place in the listing that a page token stands for; None for the first page."""
+    position = decode_token(token, (), parts=2)
+    if position is None:
+        return None
+    symbol, timeframe = position
+    if timeframe not in TIMEFRAMES:
+        text = "is not a next_page_token; leave it empty for the first page"
+        raise InvalidArgumentError.of("page_token", text)
+    return _place(symbol, timeframe)
+
+
+def _place(symbol: str, timeframe: str) -> tuple[str, timedelta]:
+    """What a listing is sorted by: the symbol, then the length of a bar."""
+    return symbol, TIMEFRAMES[timeframe]
