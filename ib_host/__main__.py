@@ -1,0 +1,121 @@
+"""The IB host's composition root: settings → stores → services → servicers → server."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ib_host.gateway import Gateway, GatewayAddress
+from ib_host.provider import IbProvider, Patience
+from ib_host.settings import SIMULATOR, IbHostSettings
+from ib_host.simulator.server import TwsSimulator
+from ktrdr.marketdata.v1 import market_data_service_pb2_grpc
+from ktrdr.operations.v1 import operations_service_pb2_grpc
+from shared.instance import Instance, claimed_instance
+from shared.logs import configure_logging
+from shared.marketdata.launcher import LocalDataLoadLauncher
+from shared.marketdata.provider import BarProvider
+from shared.marketdata.servicer import MarketDataServicer
+from shared.marketdata.store import BarStore
+from shared.operations.model import Owner
+from shared.operations.service import OperationsService
+from shared.operations.servicer import OperationsServicer
+from shared.operations.store import MemoryOperationStore, OperationStore
+from shared.operations.worker_pool import WorkerPool
+from shared.process import guarded, operations_limits, serve_until_stopped, server_limits
+from shared.rpc.admission import START, STREAM, UNLIMITED
+from shared.rpc.server import RpcServer, ServedService
+from shared.settings import load_settings, require_ib, usable_folder
+
+ID_PREFIX = "host_data_"
+
+
+@dataclass(frozen=True, slots=True)
+class IbHost:
+    """The parts of an IB host that somebody has to start and stop."""
+
+    server: RpcServer
+    operations: OperationsService
+    pool: WorkerPool
+
+
+def build_ib_host(
+    settings: IbHostSettings, instance: Instance, store: OperationStore, provider: BarProvider
+) -> IbHost:
+    """Wire an IB host from its parts."""
+    owner = Owner(instance.id, instance.incarnation, settings.ib_host_address)
+    operations = OperationsService(store, owner, limits=operations_limits(settings))
+    pool = WorkerPool("data", workers=settings.data_workers, queue_limit=settings.data_queue)
+    bars = BarStore(settings.data_dir)
+    launcher = LocalDataLoadLauncher(operations, pool, bars, provider)
+    services = [
+        ServedService(
+            "ktrdr.operations.v1.OperationsService",
+            OperationsServicer(operations),
+            operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
+            {"WaitOperation": UNLIMITED},  # bounded by the service, which answers early
+        ),
+        ServedService(
+            "ktrdr.marketdata.v1.MarketDataService",
+            MarketDataServicer(operations, launcher, bars, provider, id_prefix=ID_PREFIX),
+            market_data_service_pb2_grpc.add_MarketDataServiceServicer_to_server,
+            {"StartDataLoad": START, "ReadBars": STREAM},
+        ),
+    ]
+    server = RpcServer(services, settings.ib_host_address, server_limits(settings), instance.id)
+    return IbHost(server, operations, pool)
+
+
+@contextmanager
+def ib_provider(settings: IbHostSettings) -> Iterator[IbProvider]:
+    """Give IB's bars, through a gateway that is stopped at the end."""
+    with gateway_address(settings) as where:
+        host, _, port = where.rpartition(":")
+        address = GatewayAddress(
+            host.strip("[]"),
+            int(port),
+            client_id=settings.ib_client_id,
+            connect_timeout=settings.ib_connect_timeout,
+            answer_timeout=settings.ib_timeout,
+        )
+        gateway = Gateway(address)
+        try:
+            yield IbProvider(
+                gateway,
+                patience=Patience(outage=settings.ib_outage),
+                regular_hours=settings.ib_regular_hours,
+            )
+        finally:
+            gateway.stop()
+
+
+@contextmanager
+def gateway_address(settings: IbHostSettings) -> Iterator[str]:
+    """Give the address of IB's gateway, or of a simulator that runs meanwhile."""
+    if settings.ib_gateway != SIMULATOR:
+        yield settings.ib_gateway
+        return
+    with TwsSimulator() as simulator:
+        yield simulator.address
+
+
+def main() -> None:
+    """Run an IB host until it is told to stop."""
+    settings = load_settings(IbHostSettings)
+    configure_logging(settings.log_level, settings.log_format)
+    require_ib("The IB host")
+    usable_folder(settings.data_dir, "KTRDR_HOME")
+    with (
+        claimed_instance(settings.state_dir, "ib_host") as instance,
+        ib_provider(settings) as provider,
+    ):
+        host = build_ib_host(settings, instance, MemoryOperationStore(), provider)
+        serve_until_stopped(
+            "ib_host", host.server, host.operations, [host.pool], grace=settings.shutdown_grace
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

@@ -1,0 +1,504 @@
+"""The gateway: IB's client library on a thread and an event loop of its own.
+
+The only module that knows the library. Everybody else calls plain methods from
+any thread; each call has its own time limit and can be given up at any moment.
+A connection is made when it is first needed and made anew when it has been
+lost; asking again is for the caller, who knows where to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ib_host.ib_errors import SIGNALS, IbConnectionError, IbError, IbTimeoutError, Signal
+from ib_host.requests import HistoryRequest, Instrument
+from shared.rpc.errors import ProcessStoppingError
+
+if TYPE_CHECKING:
+    from ib_insync import IB, Contract
+
+T = TypeVar("T")
+Check = Callable[[], None]
+"""Called often while a call waits; what it raises ends the call."""
+
+logger = logging.getLogger("ktrdr.ib")
+
+_NAP = 0.05
+"""Seconds after which a waiting call looks again whether it should be given up."""
+_IDS_TRIED = 16
+"""Client ids that are tried, from the one asked for on."""
+_LAST_BYTES = 1.0
+"""Seconds a connection gets to end in good order."""
+_EPOCH_DATES = 2
+"""The library's name for dates as seconds since 1970, which no setting of the gateway changes."""
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayAddress:
+    """Where the gateway is, and how long it gets."""
+
+    host: str
+    port: int
+    client_id: int = 1
+    connect_timeout: float = 10.0
+    """Seconds to accept a connection."""
+    answer_timeout: float = 60.0
+    """Seconds to answer a request."""
+    link_timeout: float = 60.0
+    """Seconds to say that IB's servers are reached again; then a new connection is tried."""
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class IbBars:
+    """The answer to a request for bars, as IB dates them."""
+
+    dates: Sequence[date | datetime]
+    rows: Sequence[tuple[float, float, float, float, float]]
+    """Open, high, low, close, volume; the volume of midpoints is -1."""
+
+
+class Gateway:
+    """A connection to one IB gateway; all methods may be called from any thread.
+
+    Calls raise IbError for IB's errors, IbTimeoutError without an answer in
+    time, IbConnectionError if there is no connection or it is lost meanwhile,
+    ProcessStoppingError once `stop` has been called, and whatever their check
+    raises.
+    """
+
+    def __init__(self, address: GatewayAddress) -> None:
+        self.address = address
+        self._lock = threading.Lock()  # guards starting and stopping
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+        self._connection: _Connection | None = None  # of the loop's thread
+        self._connecting: asyncio.Lock | None = None
+
+    def contract_ids(self, instrument: Instrument, check: Check) -> Sequence[int]:
+        """Return the numbers of the contracts an instrument stands for; one if it is clear."""
+        return self._call(lambda: self._contract_ids(instrument), check)
+
+    def head(
+        self, instrument: Instrument, contract_id: int, check: Check, *, regular_hours: bool
+    ) -> datetime:
+        """Return when the first bar there is of a contract starts (aware)."""
+        return self._call(lambda: self._head(instrument, contract_id, regular_hours), check)
+
+    def bars(
+        self,
+        instrument: Instrument,
+        contract_id: int,
+        request: HistoryRequest,
+        check: Check,
+        *,
+        regular_hours: bool,
+    ) -> IbBars:
+        """Return the bars a request asks for; there may be more of them before and after."""
+        return self._call(
+            lambda: self._bars(instrument, contract_id, request, regular_hours), check
+        )
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection to the gateway, and from it to IB."""
+        connection = self._connection
+        return connection is not None and connection.is_up
+
+    def stop(self) -> None:
+        """End the connection and the thread; calls that wait end with ProcessStoppingError."""
+        with self._lock:
+            self._stopped = True
+            thread, loop = self._thread, self._loop
+        if thread is not None and loop is not None:
+            with suppress(RuntimeError):  # the loop has ended already
+                loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+
+    # ----------------------------------------------------------- between the threads
+
+    def _call(self, work: Callable[[], Coroutine[Any, Any, T]], check: Check) -> T:
+        future = self._submit(work)
+        try:
+            while not concurrent.futures.wait([future], timeout=_NAP).done:
+                check()
+        except BaseException:
+            future.cancel()  # on the loop this cancels the request with IB as well
+            raise
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise _stopping() from None
+
+    def _submit(self, work: Callable[[], Coroutine[Any, Any, T]]) -> concurrent.futures.Future[T]:
+        with self._lock:  # so that nothing is handed to a loop that has been told to stop
+            if self._stopped:
+                raise _stopping()
+            if self._loop is None:
+                self._start()
+            assert self._loop is not None  # noqa: S101  # for the type checker
+            return asyncio.run_coroutine_threadsafe(work(), self._loop)
+
+    def _start(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._run, args=(self._loop,), name="ib-gateway", daemon=True
+        )
+        self._thread.start()
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        # The library asks for the thread's current loop, already while it is imported.
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            loop.run_until_complete(self._end())
+            asyncio.set_event_loop(None)
+            loop.close()
+
+    async def _end(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        # First the tasks: the library would leave them waiting when it disconnects.
+        await asyncio.gather(*others, return_exceptions=True)
+        if self._connection is not None:
+            await self._connection.close()
+
+    # ------------------------------------------------------------- on the loop's thread
+
+    async def _contract_ids(self, instrument: Instrument) -> Sequence[int]:
+        connection = await self._connected()
+        found = await connection.contracts(instrument)
+        return [each.contract.conId for each in found]
+
+    async def _head(
+        self, instrument: Instrument, contract_id: int, regular_hours: bool
+    ) -> datetime:
+        connection = await self._connected()
+        answer = await connection.head(instrument, contract_id, regular_hours)
+        if not isinstance(answer, datetime) or answer.tzinfo is None:
+            raise IbError(162, "No head time stamp")
+        return answer
+
+    async def _bars(
+        self, instrument: Instrument, contract_id: int, request: HistoryRequest, regular: bool
+    ) -> IbBars:
+        connection = await self._connected()
+        bars = await connection.bars(instrument, contract_id, request, regular)
+        return IbBars(
+            [bar.date for bar in bars],
+            [(bar.open, bar.high, bar.low, bar.close, bar.volume) for bar in bars],
+        )
+
+    async def _connected(self) -> _Connection:
+        """Return a connection that reaches IB, made now if need be."""
+        if self._connecting is None:
+            self._connecting = asyncio.Lock()  # so that several callers share one connection
+        async with self._connecting:
+            connection = self._connection
+            if connection is not None and connection.is_usable():
+                return connection
+            if connection is not None:
+                await connection.close()
+            self._connection = None
+            self._connection = await _connect(self.address)
+            return self._connection
+
+
+def _stopping() -> ProcessStoppingError:
+    return ProcessStoppingError("The process is stopping and asks IB for nothing more.")
+
+
+class _Connection:
+    """One connection, from its making to its end; lives on the loop's thread."""
+
+    def __init__(self, address: GatewayAddress, client_id: int) -> None:
+        import ib_insync
+
+        # It reports as errors what is part of life here, and what is not is reported by us.
+        logging.getLogger("ib_insync").setLevel(logging.CRITICAL)
+        self._library = ib_insync
+        self._address = address
+        self._client_id = client_id
+        self._ib: IB = ib_insync.IB()  # type: ignore[no-untyped-call]  # the library's
+        self._ib.RaiseRequestErrors = True  # else errors look like answers without bars
+        self._ib.errorEvent += self._take
+        # Below what the library is typed for.
+        self._client: Any = self._ib.client
+        self._wrapper: Any = self._ib.wrapper
+        self._client.apiError += self._hear
+        self._client.conn.disconnected += self._notice_end
+        self._waiting: set[asyncio.Future[Any]] = set()
+        self._link_lost_at: float | None = None
+        self._farm_lost_at: float | None = None
+        self._ended = asyncio.Event()
+        self._id_is_taken = False
+        self._last_words = ""
+
+    async def open(self) -> bool:
+        """Connect; return False if the client id is taken. Raises IbConnectionError."""
+        connecting = asyncio.ensure_future(
+            self._ib.connectAsync(
+                self._address.host,
+                self._address.port,
+                clientId=self._client_id,
+                timeout=self._address.connect_timeout,
+                readonly=True,
+            )
+        )
+        ended = asyncio.ensure_future(self._ended.wait())
+        try:
+            # The library does not notice that it has been hung up on and waits for its timeout.
+            await asyncio.wait({connecting, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if self._id_is_taken:
+                return False
+            if not connecting.done():
+                self._raise_refusal()
+            await connecting
+        except (OSError, TimeoutError) as error:
+            raise IbConnectionError(self._why(error)) from error
+        finally:
+            for task in (connecting, ended):
+                task.cancel()
+            await asyncio.gather(connecting, ended, return_exceptions=True)
+        return True
+
+    @property
+    def is_up(self) -> bool:
+        """Whether requests can be sent and are likely to be answered."""
+        return self._ib.isConnected() and self._link_lost_at is None
+
+    def is_usable(self) -> bool:
+        """Whether requests can be sent.
+
+        Raises IbConnectionError while the gateway, as it has told, tries to
+        reach IB; not for ever, since the message that it does may be missed.
+        """
+        if not self._ib.isConnected() or self._is_late(self._link_lost_at):
+            return False
+        if self._link_lost_at is not None:
+            raise IbConnectionError(_NO_LINK)
+        if self._farm_lost_at is not None and not self._is_late(self._farm_lost_at):
+            raise IbConnectionError(_NO_FARM)
+        return True
+
+    def _is_late(self, lost_at: float | None) -> bool:
+        return lost_at is not None and _now() - lost_at >= self._address.link_timeout
+
+    async def close(self) -> None:
+        """Disconnect, and return when the socket is closed."""
+        self._ib.errorEvent -= self._take
+        with suppress(ConnectionError, OSError):
+            self._ib.disconnect()  # type: ignore[no-untyped-call]  # the library's
+        end = _now() + _LAST_BYTES
+        socket = self._client.conn
+        while socket.transport is not None and _now() < end:
+            await asyncio.sleep(0.001)
+        if socket.transport is not None:
+            socket.transport.abort()
+            await asyncio.sleep(0)
+
+    # -------------------------------------------------------------------- requests
+
+    async def contracts(self, instrument: Instrument) -> Sequence[Any]:
+        """Return the details of the contracts an instrument stands for."""
+        contract = self._contract(instrument, 0)
+        client = self._client
+        return await self._ask(  # type: ignore[no-any-return]  # the library's
+            contract,
+            lambda number: client.reqContractDetails(number, contract),
+            None,
+        )
+
+    async def head(self, instrument: Instrument, contract_id: int, regular: bool) -> object:
+        """Return the head timestamp; it counts as open until it is cancelled, so it is."""
+        contract = self._contract(instrument, contract_id)
+        client = self._client
+        return await self._ask(
+            contract,
+            lambda number: client.reqHeadTimeStamp(
+                number, contract, instrument.shows, regular, _EPOCH_DATES
+            ),
+            client.cancelHeadTimeStamp,
+            cancel_when_done=True,
+        )
+
+    async def bars(
+        self, instrument: Instrument, contract_id: int, request: HistoryRequest, regular: bool
+    ) -> Sequence[Any]:
+        """Return the library's bars."""
+        contract = self._contract(instrument, contract_id)
+        client = self._client
+        end = f"{request.end:%Y%m%d-%H:%M:%S}"  # UTC, since the range is
+        return await self._ask(  # type: ignore[no-any-return]  # the library's
+            contract,
+            lambda number: client.reqHistoricalData(
+                number,
+                contract,
+                end,
+                request.duration,
+                request.bar_size,
+                instrument.shows,
+                regular,
+                _EPOCH_DATES,
+                False,
+                [],
+            ),
+            client.cancelHistoricalData,
+        )
+
+    async def _ask(
+        self,
+        contract: Contract,
+        send: Callable[[int], None],
+        cancel: Callable[[int], None] | None,
+        *,
+        cancel_when_done: bool = False,
+    ) -> Any:
+        """Send a request and wait for what the library makes of the answer.
+
+        Not through the library's own coroutines: they do not tell the request's
+        number, without which it cannot be cancelled.
+        """
+        answered = False
+        number: int | None = None
+        answer: asyncio.Future[Any] | None = None
+        try:
+            number = self._client.getReqId()
+            answer = self._wrapper.startReq(number, contract)
+            self._waiting.add(answer)
+            answer.add_done_callback(self._waiting.discard)
+            send(number)
+            result = await asyncio.wait_for(answer, self._address.answer_timeout)
+            answered = not cancel_when_done
+        except self._library.RequestError as error:
+            answered = True
+            raise IbError(error.code, error.message) from None
+        except TimeoutError:
+            raise IbTimeoutError(f"no answer within {self._address.answer_timeout:g} s") from None
+        except (ConnectionError, ValueError) as error:
+            answered = isinstance(error, ValueError)
+            raise self._as_ours(error) from None
+        finally:
+            if answer is not None:
+                answer.cancel()  # or the library fails it when nobody listens any more
+            if cancel is not None and number is not None and not answered:
+                self._cancel(cancel, number)
+        return result
+
+    def _as_ours(self, error: Exception) -> Exception:
+        if isinstance(error, ValueError):
+            return IbError(162, f"No head time stamp: {error}")
+        if isinstance(error, _LinkLostError):
+            return IbConnectionError(_NO_LINK)
+        return IbConnectionError(f"the connection to the IB gateway at {self._address} was lost")
+
+    def _cancel(self, cancel: Callable[[int], None], number: int) -> None:
+        if self._ib.isConnected():
+            with suppress(ConnectionError):
+                cancel(number)
+
+    def _contract(self, instrument: Instrument, contract_id: int) -> Contract:
+        return self._library.Contract(
+            conId=contract_id,
+            symbol=instrument.symbol,
+            secType=instrument.security_type,
+            exchange=instrument.exchange,
+            currency=instrument.currency,
+        )
+
+    # -------------------------------------------------------------------- messages
+
+    def _take(self, number: int, code: int, text: str, _contract: object) -> None:
+        """Take an error or message of IB's; those of requests end them, in the library."""
+        logger.info("IB says %d (request %d): %s", code, number, text)
+        match SIGNALS.get(code):
+            case Signal.LINK_LOST:
+                self._link_lost_at = _now()
+                self._give_up(_LinkLostError(text))
+            case Signal.LINK_RESTORED:
+                self._link_lost_at = None
+                self._give_up(_LinkLostError(text))  # asked again rather than waited for
+            case Signal.FARM_LOST:
+                self._farm_lost_at = _now()
+            case Signal.FARM_RESTORED:
+                self._farm_lost_at = None
+            case Signal.HANG_UP:
+                self._give_up(ConnectionError(text))
+                # Not within the library's reading of a message.
+                asyncio.get_running_loop().call_soon(self._ib.disconnect)
+            case Signal.ID_TAKEN:
+                self._id_is_taken = True
+                self._ended.set()
+
+    def _hear(self, words: str) -> None:
+        self._last_words = words
+        self._ended.set()
+
+    def _notice_end(self, _words: str) -> None:
+        self._ended.set()
+
+    def _raise_refusal(self) -> None:
+        """Raise what being hung up on before the connection was made means."""
+        if "version" in self._last_words:
+            raise IbError(503, self._last_words)
+        raise IbConnectionError(f"the IB gateway at {self._address} hung up at once")
+
+    def _give_up(self, error: ConnectionError) -> None:
+        """End what waits for an answer that may never come."""
+        for answer in tuple(self._waiting):
+            if not answer.done():
+                answer.set_exception(error)
+
+    def _why(self, error: Exception) -> str:
+        where = f"the IB gateway at {self._address}"
+        if isinstance(error, ConnectionRefusedError):
+            return f"{where} does not accept connections"
+        if isinstance(error, TimeoutError):
+            return f"{where} does not answer"
+        return f"{where} cannot be reached ({error})"
+
+
+_NO_LINK = "the IB gateway has lost IB's servers"
+_NO_FARM = "IB's service of historical data is down"
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class _LinkLostError(ConnectionError):
+    """The gateway is there, but it has lost IB's servers."""
+
+
+async def _connect(address: GatewayAddress) -> _Connection:
+    """Return an open connection with the first client id that is free."""
+    for client_id in range(address.client_id, address.client_id + _IDS_TRIED):
+        connection = _Connection(address, client_id)
+        try:
+            is_accepted = await connection.open()
+        except BaseException:
+            await connection.close()
+            raise
+        if is_accepted:
+            logger.info("Connected to the IB gateway at %s as client %d", address, client_id)
+            return connection
+        await connection.close()
+        logger.info("Client id %d is in use at %s", client_id, address)
+    last = address.client_id + _IDS_TRIED - 1
+    raise IbConnectionError(
+        f"the IB gateway at {address} has other programs with all client ids from "
+        f"{address.client_id} to {last}"
+    )

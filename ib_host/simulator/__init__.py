@@ -1,0 +1,1 @@
+"""A TWS that needs no account: speaks the TWS socket protocol to unmodified clients."""
