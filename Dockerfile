@@ -1,5 +1,5 @@
 # An image per process. Each target installs what its process imports and no more:
-# only the training host's has torch.
+# only the training host's has torch, only the IB host's has Interactive Brokers' client.
 
 FROM python:3.11-slim AS source
 # An environment of its own, so that the images take it over as one folder.
@@ -19,6 +19,10 @@ FROM source AS training_host_environment
 ARG PIP_EXTRA_INDEX_URL
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -m pip install --constraint constraints.txt '.[training]'
+
+FROM source AS ib_host_environment
+RUN --mount=type=cache,target=/root/.cache/pip \
+    python -m pip install --constraint constraints.txt '.[ib]'
 
 FROM python:3.11-slim AS process
 # A new volume takes over the folder's owner; root's could not be written to.
@@ -45,3 +49,10 @@ EXPOSE 50052
 HEALTHCHECK --interval=10s --timeout=10s --start-period=60s --retries=3 \
     CMD ["ktrdr", "health", "--backend", "127.0.0.1:50052"]
 CMD ["python", "-m", "training_host"]
+
+FROM process AS ib_host
+COPY --from=ib_host_environment /opt/ktrdr /opt/ktrdr
+EXPOSE 50053
+HEALTHCHECK --interval=10s --timeout=10s --start-period=60s --retries=3 \
+    CMD ["ktrdr", "health", "--backend", "127.0.0.1:50053"]
+CMD ["python", "-m", "ib_host"]

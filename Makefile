@@ -13,7 +13,7 @@ BREAKING_AGAINST ?= $(shell [ "$$(git rev-parse HEAD)" = "$$(git rev-parse --ver
 	&& [ -z "$$(git status --porcelain -- protos buf.yaml)" ] \
 	&& git rev-parse --verify -q HEAD~1 || git rev-parse --verify -q main || echo HEAD)
 
-.PHONY: help setup demo demo-hosts test lint format protos protos-check bench lock clean
+.PHONY: help setup demo demo-hosts demo-data test lint format protos protos-check bench lock clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -25,7 +25,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV); torch makes this a large download the first time ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[training]' --group dev
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[training,ib]' --group dev
 	@touch $@
 
 demo: setup ## Train a strategy on real IBM and GOOG prices and watch it
@@ -33,6 +33,9 @@ demo: setup ## Train a strategy on real IBM and GOOG prices and watch it
 
 demo-hosts: setup ## The same on a training host, a process of its own
 	@$(BIN)/python -m backend.demo --hosts
+
+demo-data: setup ## First load the prices, from a simulated IB gateway
+	@$(BIN)/python -m backend.demo --data
 
 test: setup ## Run the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term

@@ -5,23 +5,33 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
+from backend.data_adapter import DataAdapter, IbHost
+from backend.market_data_servicer import HostMarketDataServicer
 from backend.models_servicer import HostModelsServicer
 from backend.settings import BackendSettings
 from backend.training_adapter import TrainingAdapter, TrainingHost
+from ktrdr.marketdata.v1 import market_data_service_pb2_grpc
 from ktrdr.operations.v1 import operations_service_pb2_grpc
 from ktrdr.training.v1 import models_service_pb2_grpc, training_service_pb2_grpc
 from shared.clock import Clock
 from shared.instance import Instance, claimed_instance
 from shared.logs import configure_logging
 from shared.marketdata.bars import BarSource
+from shared.marketdata.bars_stub import RemoteBars
+from shared.marketdata.csv_folder import CsvFolder
+from shared.marketdata.launcher import LocalDataLoadLauncher
+from shared.marketdata.provider import ReadableProvider
 from shared.marketdata.sample import SampleBarSource
+from shared.marketdata.servicer import MarketDataServicer
+from shared.marketdata.source import StoredBarSource
+from shared.marketdata.store import BarStore
 from shared.operations.model import Owner
 from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import MemoryOperationStore, OperationStore
 from shared.operations.worker_pool import WorkerPool
 from shared.process import guarded, operations_limits, serve_until_stopped, server_limits
-from shared.rpc.admission import START, UNLIMITED
+from shared.rpc.admission import START, STREAM, UNLIMITED
 from shared.rpc.host_channel import HostChannel
 from shared.rpc.server import RpcServer, ServedService
 from shared.settings import load_settings, require_training, usable_folder
@@ -31,6 +41,7 @@ from shared.training.models_servicer import ModelsServicer
 from shared.training.servicer import TrainingServicer
 
 ID_PREFIX = "op_training_"
+DATA_ID_PREFIX = "op_data_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +57,26 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class MarketData:
+    """Where a backend has its bars."""
+
+    servicer: MarketDataServicer | HostMarketDataServicer
+    bars: BarSource
+    """What its own trainings read."""
+    pool: WorkerPool | None = None
+    """Its own workers, if it loads itself."""
+    channels: tuple[HostChannel, ...] = ()
+    """To the host that loads for it."""
+
+
+@dataclass(frozen=True, slots=True)
 class Backend:
     """The parts of a backend that somebody has to start and stop."""
 
     server: RpcServer
     operations: OperationsService
-    pool: WorkerPool | None
+    pools: tuple[WorkerPool, ...]
+    """Its own workers."""
     channels: tuple[HostChannel, ...]
 
     def close(self) -> None:
@@ -91,20 +116,64 @@ def train_on_hosts(
     return Training(servicer, HostModelsServicer(own, channels), channels=channels)
 
 
+def load_here(
+    settings: BackendSettings,
+    operations: OperationsService,
+    provider: ReadableProvider,
+    clock: Clock | None = None,
+) -> MarketData:
+    """Wire data loads on the backend's own workers."""
+    pool = WorkerPool("data", workers=settings.data_workers, queue_limit=settings.data_queue)
+    store = BarStore(settings.data_dir)
+    launcher = LocalDataLoadLauncher(operations, pool, store, provider)
+    servicer = MarketDataServicer(
+        operations, launcher, store, provider, id_prefix=DATA_ID_PREFIX, clock=clock
+    )
+    return MarketData(servicer, StoredBarSource(store, provider), pool)
+
+
+def load_at_ib_host(
+    settings: BackendSettings,
+    instance: Instance,
+    operations: OperationsService,
+    clock: Clock | None = None,
+) -> MarketData:
+    """Wire data loads on the IB host: no loader and no store here."""
+    channel = HostChannel(settings.ib_host, instance.id)
+    adapter = DataAdapter(operations, IbHost(channel), clock)
+    starts = MarketDataServicer(
+        operations,
+        adapter,
+        BarStore(settings.data_dir),
+        None,
+        id_prefix=DATA_ID_PREFIX,
+        clock=clock,
+    )
+    servicer = HostMarketDataServicer(starts, channel, clock)
+    return MarketData(servicer, RemoteBars(channel), channels=(channel,))
+
+
 def build_backend(
     settings: BackendSettings,
     instance: Instance,
     store: OperationStore,
-    bars: BarSource,
+    provider: ReadableProvider | None,
     clock: Clock | None = None,
 ) -> Backend:
-    """Wire a backend from its parts; the machine's clock unless given another."""
+    """Wire a backend from its parts; the machine's clock unless given another.
+
+    Without a provider the IB host loads.
+    """
     owner = Owner(instance.id, instance.incarnation, settings.backend_address)
     operations = OperationsService(store, owner, limits=operations_limits(settings), clock=clock)
+    if provider is None:
+        data = load_at_ib_host(settings, instance, operations, clock)
+    else:
+        data = load_here(settings, operations, provider, clock)
     if settings.training_mode == "host":
         training = train_on_hosts(settings, instance, operations, clock)
     else:
-        training = train_here(settings, instance, operations, bars, clock)
+        training = train_here(settings, instance, operations, data.bars, clock)
     services = [
         ServedService(
             "ktrdr.operations.v1.OperationsService",
@@ -123,9 +192,25 @@ def build_backend(
             training.models,
             models_service_pb2_grpc.add_ModelsServiceServicer_to_server,
         ),
+        ServedService(
+            "ktrdr.marketdata.v1.MarketDataService",
+            data.servicer,
+            market_data_service_pb2_grpc.add_MarketDataServiceServicer_to_server,
+            {"StartDataLoad": START, "ReadBars": STREAM},
+        ),
     ]
     server = RpcServer(services, settings.backend_address, server_limits(settings), instance.id)
-    return Backend(server, operations, training.pool, training.channels)
+    pools = tuple(pool for pool in (training.pool, data.pool) if pool is not None)
+    return Backend(server, operations, pools, training.channels + data.channels)
+
+
+def provider_of(settings: BackendSettings) -> ReadableProvider | None:
+    """Where the settings say that bars come from; None if that is the IB host."""
+    if settings.data_source == "ib":
+        return None
+    if settings.data_source == "csv" and settings.csv_folder is not None:
+        return CsvFolder(settings.csv_folder)
+    return SampleBarSource()
 
 
 def main() -> None:
@@ -134,15 +219,17 @@ def main() -> None:
     configure_logging(settings.log_level, settings.log_format)
     if settings.training_mode == "local":
         require_training("KTRDR_TRAINING_MODE", ", or set it to host")
-    usable_folder(settings.models_dir, "KTRDR_HOME")
+    for folder in (settings.models_dir, settings.data_dir):
+        usable_folder(folder, "KTRDR_HOME")
     with claimed_instance(settings.state_dir, "backend") as instance:
-        backend = build_backend(settings, instance, MemoryOperationStore(), SampleBarSource())
+        provider = provider_of(settings)
+        backend = build_backend(settings, instance, MemoryOperationStore(), provider)
         try:
             serve_until_stopped(
                 "backend",
                 backend.server,
                 backend.operations,
-                backend.pool,
+                backend.pools,
                 grace=settings.shutdown_grace,
             )
         finally:

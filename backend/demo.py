@@ -2,8 +2,10 @@
 
 Starts `python -m backend` on a free port, trains the demo strategy on real IBM
 and GOOG daily prices, and stops what it has started, however it goes. With
-`--hosts` the training runs in `python -m training_host`, another process. Models,
-the picture and the logs stay in `.ktrdr-demo`.
+`--hosts` the training runs in `python -m training_host`, another process. With
+`--data` the prices are first loaded by `python -m ib_host` from a simulated IB
+gateway, shown, and trained on. Models, the picture and the logs stay in
+`.ktrdr-demo`.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -26,7 +28,9 @@ STRATEGY = Path("strategies/momentum_demo.yaml")
 HOME = Path(".ktrdr-demo")
 READY_WITHIN = 60.0
 STOPPED_WITHIN = 15.0
-_OTHER_SETTINGS = {"OPERATIONS_CACHE_TTL", "TRAINING_HOST_SERVICE_URL"}
+DATE = "2013-01-28"
+"""The first day that the demo shows of what it has loaded."""
+_OTHER_SETTINGS = {"OPERATIONS_CACHE_TTL", "TRAINING_HOST_SERVICE_URL", "IB_HOST_SERVICE_URL"}
 
 
 class DemoError(Exception):
@@ -86,6 +90,37 @@ def running_on_a_host(home: Path) -> Iterator[str]:
             yield backend.address
 
 
+@contextmanager
+def running_on_ib(home: Path) -> Iterator[str]:
+    """Run an IB host with a simulated gateway, and a backend that has its bars from there.
+
+    Give the backend's address.
+    """
+    simulated = {"KTRDR_IB_GATEWAY": "simulator"}
+    with running("ib_host", home / "ib_host", home / "ib_host.log", **simulated) as host:
+        print(f"An IB host with a simulated gateway is running on {host.address}.", flush=True)
+        on_host = {"KTRDR_DATA_SOURCE": "ib", "IB_HOST_SERVICE_URL": host.address}
+        with running("backend", home / "backend", home / "backend.log", **on_host) as backend:
+            yield backend.address
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One of the demos there are."""
+
+    serving: Callable[[Path], AbstractContextManager[str]]
+    """Runs its processes, with files in a folder; gives the backend's address."""
+    who: str
+    """What is stopped at its end."""
+    loads: bool = False
+    """Whether it begins with a load."""
+
+
+PLAIN = Kind(running_backend, "The backend has been")
+HOSTS = Kind(running_on_a_host, "Backend and training host have been")
+DATA = Kind(running_on_ib, "Backend and IB host have been", loads=True)
+
+
 def _clean_environment() -> dict[str, str]:
     """The environment without settings of another ktrdr."""
     return {
@@ -123,16 +158,31 @@ def _stop(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
+def ktrdr(*arguments: str, address: str) -> int:
+    """Print and run a `ktrdr` command; return its exit code."""
+    command = [*arguments, "--backend", address]
+    print("$ " + " ".join(["ktrdr", *command]), flush=True)
+    program = str(Path(sys.executable).with_name("ktrdr"))
+    return subprocess.run(  # noqa: S603  # our own program
+        [program, *command], cwd=ROOT, env=_clean_environment(), check=False
+    ).returncode
+
+
+def load(address: str) -> int:
+    """Load prices and show some of them through the command; return its exit code."""
+    return ktrdr("data", "load", "IBM,GOOG", "1d", address=address) or ktrdr(
+        *("data", "show", "IBM", "1d", "--start-date", DATE, "--limit", "10"), address=address
+    )
+
+
 def train(address: str, home: Path) -> int:
     """Train the demo strategy through the command; return its exit code."""
-    ktrdr = Path(sys.executable).with_name("ktrdr")
-    command = [
-        *(str(ktrdr), "models", "train", "--backend", address),
-        *("--strategy", str(STRATEGY), "--symbols", "IBM,GOOG", "--timeframes", "1d"),
+    return ktrdr(
+        *("models", "train", "--strategy", str(STRATEGY)),
+        *("--symbols", "IBM,GOOG", "--timeframes", "1d"),
         *("--seed", "42", "--plot", str(home / "training.png")),
-    ]
-    print("$ " + " ".join(["ktrdr", *command[1:]]), flush=True)
-    return subprocess.run(command, cwd=ROOT, env=_clean_environment(), check=False).returncode  # noqa: S603  # our own program
+        address=address,
+    )
 
 
 def _short(path: Path) -> Path:
@@ -159,11 +209,11 @@ def _print_whereabouts(home: Path, stopped: str) -> None:
     print(f"Logs and picture are in {_short(home)}.")
 
 
-def main(home: Path | None = None, *, hosts: bool = False) -> int:
-    """Run the demo; return the exit code of the training.
+def main(home: Path | None = None, *, kind: Kind = PLAIN) -> int:
+    """Run the demo; return the exit code of the first command that fails, else 0.
 
     Its files go to `home`, a folder of the caller's, or to `.ktrdr-demo`, which
-    is emptied first. With `hosts` the training runs on a training host.
+    is emptied first.
     """
     # Told to stop in whichever way, the demo stops its processes first.
     _on_stop_signals()
@@ -171,32 +221,43 @@ def main(home: Path | None = None, *, hosts: bool = False) -> int:
         home = ROOT / HOME
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir()
-    serving = running_on_a_host(home) if hosts else running_backend(home)
-    who = "Backend and training host have been" if hosts else "The backend has been"
     try:
-        with serving as address:
+        with kind.serving(home) as address:
             print(
                 f"A backend is running on {address} (log: {_short(home / 'backend.log')}).",
                 flush=True,
             )
-            code = train(address, home)
+            code = (load(address) if kind.loads else 0) or train(address, home)
     except DemoError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\nThe demo was interrupted. {who} stopped.", file=sys.stderr)
+        print(f"\nThe demo was interrupted. {kind.who} stopped.", file=sys.stderr)
         return 130
-    _print_whereabouts(home, who)
+    _print_whereabouts(home, kind.who)
     return code
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Read the command line and run the demo it asks for."""
     parser = argparse.ArgumentParser(prog="python -m backend.demo", description=__doc__)
-    parser.add_argument(
-        "--hosts", action="store_true", help="train on a training host, a process of its own"
+    parser.set_defaults(kind=PLAIN)
+    kinds = parser.add_mutually_exclusive_group()
+    kinds.add_argument(
+        "--hosts",
+        action="store_const",
+        dest="kind",
+        const=HOSTS,
+        help="train on a training host, a process of its own",
     )
-    return main(hosts=parser.parse_args(arguments).hosts)
+    kinds.add_argument(
+        "--data",
+        action="store_const",
+        dest="kind",
+        const=DATA,
+        help="first load the prices, through an IB host with a simulated gateway",
+    )
+    return main(kind=parser.parse_args(arguments).kind)
 
 
 if __name__ == "__main__":

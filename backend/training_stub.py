@@ -7,22 +7,13 @@ from datetime import datetime
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from backend.started import Started
 from ktrdr.training.v1 import training_host_service_pb2, training_service_pb2
 from ktrdr.training.v1.training_host_service_pb2_grpc import TrainingHostServiceStub
 from ktrdr.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from shared.rpc.errors import MalformedAnswerError
 from shared.rpc.host_channel import HostChannel
 from shared.training.launcher import TrainingOrder
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """What a host answered to a start."""
-
-    operation_id: str
-    """The host's operation."""
-    instance: str
-    """The process that took it; empty if it did not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
+from time import monotonic
 from types import FrameType
 
 from shared.operations.service import OperationsLimits, OperationsService
@@ -67,13 +68,13 @@ def serve_until_stopped(
     name: str,
     server: RpcServer,
     operations: OperationsService,
-    pool: WorkerPool | None,
+    pools: Sequence[WorkerPool],
     *,
     grace: float,
 ) -> None:
     """Serve, print one line with the real address, and stop on SIGTERM or SIGINT.
 
-    A process that runs no work itself has no `pool`.
+    `pools` are its workers; a process that runs no work itself has none.
     """
     told: SimpleQueue[None] = SimpleQueue()  # unlike an Event, safe in a signal's handler
 
@@ -90,7 +91,7 @@ def serve_until_stopped(
     server.start()
     print(f"{name} ready on {address}", flush=True)  # noqa: T201  # the line starters wait for
     told.get()
-    if not stop(server, operations, pool, grace=grace):
+    if not stop(server, operations, pools, grace=grace):
         logger.warning("Some threads did not end; leaving without them")
         logging.shutdown()
         # The interpreter would wait for the threads of calls without end, and
@@ -104,7 +105,7 @@ def _on_stop_signals(action: Callable[[int, FrameType | None], None] | signal.Ha
 
 
 def stop(
-    server: RpcServer, operations: OperationsService, pool: WorkerPool | None, *, grace: float
+    server: RpcServer, operations: OperationsService, pools: Sequence[WorkerPool], *, grace: float
 ) -> bool:
     """End in order: no new work, let the rest finish, record what could not, stop serving.
 
@@ -114,7 +115,7 @@ def stop(
     logger.info("Stopping: no new work; running work has %.1f s to finish", grace)
     server.announce_stopping()
     watched = operations.refuse_starts()
-    at_rest = pool is None or _end_work(pool, operations, grace)
+    at_rest = _end_work(pools, operations, grace)
     operations.end_unfinished()
     if watched:
         threading.Event().wait(LAST_LOOK)
@@ -123,13 +124,21 @@ def stop(
     return ended and at_rest
 
 
-def _end_work(pool: WorkerPool, operations: OperationsService, grace: float) -> bool:
+def _end_work(pools: Sequence[WorkerPool], operations: OperationsService, grace: float) -> bool:
     """Let running work finish or interrupt it; False if a worker goes on regardless."""
-    pool.close()
-    if pool.join(grace):
+    for pool in pools:
+        pool.close()
+    if _joined(pools, grace):
         return True
     operations.interrupt_work()
-    if pool.join(_INTERRUPT_GRACE):
+    if _joined(pools, _INTERRUPT_GRACE):
         return True
     logger.warning("Some workers did not stop; their operations end PROCESS_STOPPED")
     return False
+
+
+def _joined(pools: Sequence[WorkerPool], seconds: float) -> bool:
+    """Whether all workers of all pools end within the time."""
+    until = monotonic() + seconds
+    joined = [pool.join(max(0.0, until - monotonic())) for pool in pools]
+    return all(joined)

@@ -6,7 +6,7 @@ A bad value stops the start with the variable's name and the mend.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -126,9 +126,24 @@ class ProcessSettings(BaseSettings):
         return self.home / "models"
 
     @property
+    def data_dir(self) -> Path:
+        """Where loaded bars are kept."""
+        return self.home / "data"
+
+    @property
     def state_dir(self) -> Path:
         """Where a process keeps who it is."""
         return self.home / "state"
+
+
+class DataSettings(ProcessSettings):
+    """What a process that loads market data reads besides."""
+
+    data_workers: int = Field(default=2, ge=1, le=64)
+    """Data loads that run at once."""
+
+    data_queue: int = Field(default=16, ge=0, le=1000)
+    """Data loads that may wait for a worker; more are refused with RESOURCE_EXHAUSTED."""
 
 
 class TrainingSettings(ProcessSettings):
@@ -147,11 +162,19 @@ SettingsT = TypeVar("SettingsT", bound=ProcessSettings)
 def require_training(variable: str, mend: str = "") -> None:
     """Raise SettingsError unless what training needs is installed; does not import it."""
     needed = {"torch": "torch", "safetensors": "safetensors", "talib": "TA-Lib"}
+    _require(f"{variable}: training", needed, f"ktrdr[training]{mend}")
+
+
+def require_ib(variable: str) -> None:
+    """Raise SettingsError unless what speaks to IB is installed; does not import it."""
+    _require(f"{variable}: asking IB", {"ib_insync": "ib_insync"}, "ktrdr[ib]")
+
+
+def _require(work: str, needed: Mapping[str, str], install: str) -> None:
     missing = [package for module, package in needed.items() if find_spec(module) is None]
     if missing:
         raise SettingsError(
-            f"{variable}: training needs {', '.join(missing)}, which this environment lacks; "
-            f"install ktrdr[training]{mend}"
+            f"{work} needs {', '.join(missing)}, which this environment lacks; install {install}"
         )
 
 

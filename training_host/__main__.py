@@ -13,8 +13,10 @@ from ktrdr.training.v1 import (
 )
 from shared.instance import Instance, claimed_instance
 from shared.logs import configure_logging
-from shared.marketdata.bars import BarSource
+from shared.marketdata.provider import ReadableProvider
 from shared.marketdata.sample import SampleBarSource
+from shared.marketdata.source import StoredBarSource
+from shared.marketdata.store import BarStore
 from shared.operations.model import Owner
 from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
@@ -44,7 +46,10 @@ class TrainingHost:
 
 
 def build_training_host(
-    settings: TrainingHostSettings, instance: Instance, store: OperationStore, bars: BarSource
+    settings: TrainingHostSettings,
+    instance: Instance,
+    store: OperationStore,
+    provider: ReadableProvider,
 ) -> TrainingHost:
     """Wire a training host from its parts."""
     owner = Owner(instance.id, instance.incarnation, settings.training_host_address)
@@ -53,6 +58,7 @@ def build_training_host(
         "training", workers=settings.training_workers, queue_limit=settings.training_queue
     )
     models = ModelStore(settings.models_dir)
+    bars = StoredBarSource(BarStore(settings.data_dir), provider)
     launcher = LocalTrainingLauncher(operations, pool, bars, models, instance.id)
     services = [
         ServedService(
@@ -96,7 +102,7 @@ def main() -> None:
             "training_host",
             host.server,
             host.operations,
-            host.pool,
+            [host.pool],
             grace=settings.shutdown_grace,
         )
 

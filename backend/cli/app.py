@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from backend.cli.commands import models, operations, strategies
+from backend.cli.commands import data, models, operations, strategies
 from backend.cli.commands.health import health
 from backend.cli.failures import CommandError, ExitCode
 from backend.cli.options import ADDRESS_VARIABLE, DEFAULT_ADDRESS
@@ -50,6 +50,7 @@ app = typer.Typer(
     "5 still running when a wait's time was up, 130 interrupted before that was known. "
     "Ctrl-C leaves a watch with 0; the work goes on.",
 )
+app.add_typer(data.app, name="data", help="Load market data and look at it.")
 app.add_typer(models.app, name="models", help="Train models and look at those there are.")
 app.add_typer(operations.app, name="operations", help="Follow work and stop it.")
 app.add_typer(strategies.app, name="strategies", help="Check strategy files.")

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from backend.cli.figures import length, remaining, seconds_of
+from backend.cli.figures import length, per_second, remaining, seconds_of
 from backend.cli.metric_rows import MetricRows
 from backend.cli.states import STYLES, is_terminal, status_name
 from backend.cli.watch import Look, Outage
@@ -105,26 +105,28 @@ class NoDisplay(_Silent):
 
 
 class LineDisplay(_Silent):
-    """Plain lines without control codes: one per phase, one per metric."""
+    """Plain lines without control codes: one per phase or symbol, one per metric."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._rows = _Rows(console)
-        self._phase = ""
+        self._stage = ("", "")
         self._notice = ""
 
     def show(self, look: Look) -> None:
         """Print what is new."""
         phase = phase_of(look.operation)
+        # The symbols of a load are stages of one phase.
+        stage = phase, look.operation.progress.context.get("current_symbol", "")
         # Rows that come with a later phase belong to the one before it.
         rows_first = phase != _TRAINING
         if rows_first:
             self._rows.print(look)
-        if phase != self._phase and not is_terminal(look.operation):
-            message = look.operation.progress.message
+        if stage != self._stage and not is_terminal(look.operation):
+            message = message_of(look.operation)
             percentage = _percentage_text(look.operation)
             self._line(f"[{percentage:>5}] {phase}" + (f": {message}" if message else ""))
-        self._phase = phase
+        self._stage = stage
         if not rows_first:
             self._rows.print(look)
         self._notify(staleness(look.operation))
@@ -205,7 +207,7 @@ def bar(operation: operation_pb2.Operation, notice: str = "") -> RenderableType:
         _percentage_text(operation),
         left,
     )
-    message = Text(progress.message, style="dim", no_wrap=True, overflow="ellipsis")
+    message = Text(message_of(operation), style="dim", no_wrap=True, overflow="ellipsis")
     parts: list[RenderableType] = [line, message]
     if notice:
         parts.append(Text(notice, style="yellow"))
@@ -220,6 +222,19 @@ def phase_of(operation: operation_pb2.Operation) -> str:
         operation_pb2.OPERATION_STATUS_UNSPECIFIED: "looking",
     }
     return words.get(operation.status) or status_name(operation).lower()
+
+
+def message_of(operation: operation_pb2.Operation) -> str:
+    """The worker's message; of a load that goes on also its rows so far and their pace."""
+    progress = operation.progress
+    is_load = operation.type == operation_pb2.OPERATION_TYPE_DATA_LOADING
+    if not is_load or is_terminal(operation) or not progress.items_processed:
+        return progress.message
+    parts = [progress.message, f"{progress.items_processed:,} rows"]
+    elapsed = progress.update_time.ToNanoseconds() - operation.start_time.ToNanoseconds()
+    if operation.HasField("start_time") and elapsed > 0:
+        parts.append(per_second(progress.items_processed / elapsed * 1e9))
+    return " · ".join(parts)
 
 
 def staleness(operation: operation_pb2.Operation) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from ktrdr.marketdata.v1 import bar_pb2
 from ktrdr.operations.v1 import operation_pb2
 from ktrdr.training.v1 import training_pb2
 
-_RESULT_TYPES = (training_pb2.TrainingResult,)
+_RESULT_TYPES = (training_pb2.TrainingResult, bar_pb2.DataLoadResult)
 """The messages an operation's Any may hold; named here so that they are loaded."""
 
 

@@ -12,7 +12,7 @@ class ExitCode(IntEnum):
     DONE = 0
     """What was asked for is done; also a watch left with Ctrl-C."""
     FAILED = 1
-    """The operation failed, or the backend refused for a reason of its own."""
+    """The operation failed, wholly or in part, or the backend refused for a reason of its own."""
     USAGE = 2
     """The command or the request was wrong; nothing was begun."""
     CANCELLED = 3

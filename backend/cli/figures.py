@@ -51,6 +51,11 @@ def percent(fraction: float) -> str:
     return f"{fraction * 100:.1f} %"
 
 
+def per_second(rate: float) -> str:
+    """A pace of loading as "12,345 rows/s"."""
+    return f"{rate:,.0f} rows/s" if rate >= 10 else f"{rate:.1f} rows/s"
+
+
 def size(count: int) -> str:
     """A number of bytes as "12.3 kB"."""
     if count < 1000:

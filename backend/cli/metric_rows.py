@@ -12,6 +12,7 @@ from backend.cli.figures import percent
 from ktrdr.operations.v1 import operation_pb2
 
 _EPOCH = "epoch"
+_SYMBOL = "symbol"
 _STEP_WIDTH = len("100/100")
 
 
@@ -30,15 +31,20 @@ _KNOWN = (
     _Column("val_loss", "val loss", "{:.4f}".format),
     _Column("val_accuracy", "val acc", percent),
     _Column("learning_rate", "learn rate", "{:.2g}".format),
+    _Column("rows_loaded", "rows", "{:,.0f}".format),
+    _Column("rejected", "rejected", "{:,.0f}".format),
+    _Column("gaps", "gaps", "{:,.0f}".format),
     _Column("duration", "seconds", "{:.2f}".format),
+    _Column("rows_per_second", "rows/s", "{:,.0f}".format),
 )
+_NOT_IN_ROWS = frozenset({"validation_time", "total_rows_loaded", "symbols_completed"})
+"""Figures of a load that a row does without; CSV and JSON have them."""
 _ORDER = tuple(column.name for column in _KNOWN)
 
 
 def value_names(metrics: Iterable[operation_pb2.Metric]) -> list[str]:
     """The names of all figures in the metrics, the familiar ones first."""
-    names = {name for metric in metrics for name in metric.values}
-    return [n for n in _ORDER if n in names] + sorted(names.difference(_ORDER))
+    return _ordered({name for metric in metrics for name in metric.values})
 
 
 class MetricRows:
@@ -54,7 +60,8 @@ class MetricRows:
 
     def __init__(self, metrics: Sequence[operation_pb2.Metric], total: int | None = None) -> None:
         known = {column.name: column for column in _KNOWN}
-        self._columns = [known.get(name, _Column(name, name)) for name in value_names(metrics)]
+        names = {name for metric in metrics for name in _figures(metric)}
+        self._columns = [known.get(name, _Column(name, name)) for name in _ordered(names)]
         self._kind = metrics[0].kind or "step"
         self._total = total
         self._labelled = any(metric.labels for metric in metrics)
@@ -86,7 +93,8 @@ class MetricRows:
         return self._kind == _EPOCH and any(c.name == "val_loss" for c in self._columns)
 
     def _cell(self, metric: operation_pb2.Metric, column: _Column) -> str:
-        text = column.write(metric.values[column.name]) if column.name in metric.values else "-"
+        figures = _figures(metric)
+        text = column.write(figures[column.name]) if column.name in figures else "-"
         return f"{text:>{_width(column)}}"
 
     def _best_mark(self, metric: operation_pb2.Metric) -> str:
@@ -113,6 +121,21 @@ def write_csv(metrics: Sequence[operation_pb2.Metric], file: TextIO) -> None:
                 *(metric.labels.get(key, "") for key in labels),
             ]
         )
+
+
+def _figures(metric: operation_pb2.Metric) -> dict[str, float]:
+    """The figures of a row; for a symbol of a load also the pace."""
+    if metric.kind != _SYMBOL:
+        return dict(metric.values)
+    figures = {name: value for name, value in metric.values.items() if name not in _NOT_IN_ROWS}
+    rows, seconds = figures.get("rows_loaded"), figures.get("duration")
+    if rows and seconds:
+        figures["rows_per_second"] = rows / seconds
+    return figures
+
+
+def _ordered(names: set[str]) -> list[str]:
+    return [n for n in _ORDER if n in names] + sorted(names.difference(_ORDER))
 
 
 def _width(column: _Column) -> int:

@@ -30,6 +30,14 @@ class MetricsFormat(Enum):
     CSV = "csv"
 
 
+class BarsFormat(Enum):
+    """How to print bars."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
 def resolve_address(ctx: typer.Context, value: str) -> str:
     """The backend's address: as given here, else before the command group, else as set."""
     address = value or str(ctx.find_root().params.get("backend") or DEFAULT_ADDRESS)
@@ -77,8 +85,14 @@ OperationId = Annotated[
 ]
 
 
-def split_names(option: str, text: str | None) -> tuple[str, ...]:
+def split_names(
+    option: str,
+    text: str | None,
+    otherwise: str = ", or leave the option out to use the strategy's",
+) -> tuple[str, ...]:
     """Read a comma-separated list of names; None is empty.
+
+    `otherwise` ends the sentence that says what to write instead.
 
     Raises typer.BadParameter if there is no name between two commas.
     """
@@ -88,7 +102,7 @@ def split_names(option: str, text: str | None) -> tuple[str, ...]:
     if not all(names):
         raise typer.BadParameter(
             f"{text!r} has an empty name; write names with commas between them, for example "
-            "A,B, or leave the option out to use the strategy's.",
+            f"A,B{otherwise}.",
             param_hint=f"'{option}'",
         )
     return names

@@ -1,4 +1,4 @@
-"""The outcome of an operation, for people: a training's figures, or why there are none."""
+"""The outcome of an operation, for people: its figures, or why there are none."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from backend.cli.figures import day, length, percent, seconds_of
-from backend.cli.states import is_terminal
+from backend.cli.figures import day, length, per_second, percent, seconds_of
+from backend.cli.states import is_terminal, load_result
+from ktrdr.marketdata.v1 import bar_pb2
 from ktrdr.operations.v1 import operation_pb2
 from ktrdr.training.v1 import training_pb2
 
@@ -22,9 +23,11 @@ def training_result(operation: operation_pb2.Operation) -> training_pb2.Training
 
 def print_outcome(console: Console, operation: operation_pb2.Operation) -> None:
     """Print how an operation ended; nothing while it goes on."""
-    result = training_result(operation)
+    result, load = training_result(operation), load_result(operation)
     if result is not None:
         print_training_result(console, result)
+    elif load is not None:
+        print_load_result(console, load)
     elif operation.HasField("result"):
         name = operation.result.type_url.rpartition("/")[2]
         print_fact(console, "result", f"a {name}; --format json shows it")
@@ -60,6 +63,22 @@ def print_training_result(console: Console, result: training_pb2.TrainingResult)
         print_fact(console, "warning", warning, style="yellow")
 
 
+def print_load_result(console: Console, result: bar_pb2.DataLoadResult) -> None:
+    """Print what each symbol brought, what could not be loaded, and the totals."""
+    console.print(_symbols_table(result))
+    console.print()
+    seconds = seconds_of(result.duration)
+    whole, asked = result.symbols_loaded, result.symbols_loaded + len(result.symbols_failed)
+    print_fact(console, "loaded", f"{result.total_rows_loaded:,} bars of {result.timeframe}")
+    print_fact(console, "symbols", f"{whole} of {asked}" if whole < asked else str(whole))
+    print_fact(console, "time", length(seconds))
+    if result.total_rows_loaded and seconds > 0:
+        print_fact(console, "speed", per_second(result.total_rows_loaded / seconds))
+    for failed in result.symbols_failed:
+        text = f"{failed.symbol}: {failed.error} ({failed.reason})"
+        print_fact(console, "failed", text, style="red")
+
+
 def print_error(console: Console, error: operation_pb2.OperationError) -> None:
     """Print why an operation has no result."""
     print_fact(console, "error", f"{error.message} ({error.reason})", style="red")
@@ -74,6 +93,22 @@ def print_fact(console: Console, key: str, value: str, style: str = "") -> None:
     line = Text(f"  {key:<{_KEY_WIDTH - 1}} ", style="bold")
     line.append(value, style=style or "not bold")
     console.print(line, soft_wrap=True)
+
+
+def _symbols_table(result: bar_pb2.DataLoadResult) -> Table:
+    """A row per symbol."""
+    failed = {one.symbol for one in result.symbols_failed}
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("  symbol", overflow="fold", style="bold", min_width=_KEY_WIDTH)
+    for heading in ("rows loaded", "rejected", "gaps", "rows now"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    if failed:
+        table.add_column("")
+    for one in result.symbols:
+        figures = (one.rows_loaded, one.rows_rejected, one.gap_count, one.row_count)
+        mark = (Text("failed", style="red"),) if one.symbol in failed else ()
+        table.add_row(f"  {one.symbol}", *(f"{figure:,}" for figure in figures), *mark)
+    return table
 
 
 def _split_table(result: training_pb2.TrainingResult) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backend.cli.failures import ExitCode
+from ktrdr.marketdata.v1 import bar_pb2
 from ktrdr.operations.v1 import operation_pb2
 
 _OUTCOMES = {
@@ -26,8 +27,20 @@ def is_terminal(operation: operation_pb2.Operation) -> bool:
 
 
 def outcome(operation: operation_pb2.Operation) -> ExitCode:
-    """The exit code that says how an operation ended; UNFINISHED if it has not."""
+    """The exit code that says how an operation ended; UNFINISHED if it has not.
+
+    A load that could not load every symbol asked for is COMPLETED, but not DONE.
+    """
+    load = load_result(operation)
+    if load is not None and load.symbols_failed:
+        return ExitCode.FAILED
     return _OUTCOMES.get(operation.status, ExitCode.UNFINISHED)
+
+
+def load_result(operation: operation_pb2.Operation) -> bar_pb2.DataLoadResult | None:
+    """The result of a completed load; None for anything else."""
+    result = bar_pb2.DataLoadResult()
+    return result if operation.result.Unpack(result) else None
 
 
 def status_name(operation: operation_pb2.Operation) -> str:

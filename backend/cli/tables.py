@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from backend.cli.displays import phase_of, staleness
+from backend.cli.displays import message_of, phase_of, staleness
 from backend.cli.figures import length, minute, moment, percent, remaining, seconds_of, size
 from backend.cli.results import print_fact, print_outcome, print_training_result
 from backend.cli.states import STYLES, is_terminal, status_name, type_name
@@ -119,7 +119,7 @@ def _progress_text(operation: operation_pb2.Operation) -> str:
     progress = operation.progress
     parts = [f"{progress.percentage:.1f} %"] if progress.HasField("percentage") else []
     parts += [phase_of(operation)] if not is_terminal(operation) else []
-    parts += [progress.message] if progress.message else []
+    parts += [message_of(operation)] if progress.message else []
     if progress.HasField("estimated_remaining") and not is_terminal(operation):
         parts.append(remaining(seconds_of(progress.estimated_remaining)))
     return ", ".join(parts)

@@ -32,7 +32,7 @@ class WorkerPool:
     """Runs jobs on at most `workers` threads and queues at most `queue_limit` more."""
 
     def __init__(self, name: str, *, workers: int, queue_limit: int) -> None:
-        self._name = name
+        self.name = name
         self._workers = workers
         self._queue_limit = queue_limit
         self._lock = threading.Lock()  # guards everything below
@@ -54,7 +54,7 @@ class WorkerPool:
             taken = len(self._threads) + len(self._queue) + self._reserved
             if taken >= self._workers + self._queue_limit:
                 raise ResourceExhaustedError(
-                    f"All {self._workers} {self._name} workers are busy and the queue of "
+                    f"All {self._workers} {self.name} workers are busy and the queue of "
                     f"{self._queue_limit} is full. Wait for an operation to end or cancel one.",
                     reason="WORKERS_BUSY",
                     retry_after=5.0,
@@ -84,7 +84,7 @@ class WorkerPool:
     def _start(self, job: Job) -> None:
         """Start a thread for the job; it is on the books only if that succeeds."""
         self._started += 1
-        name = f"{self._name}-{self._started}"
+        name = f"{self.name}-{self._started}"
         thread = threading.Thread(target=self._work, args=(job,), name=name, daemon=True)
         self._threads.add(thread)
         try:
@@ -96,7 +96,7 @@ class WorkerPool:
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise ProcessStoppingError(
-                f"The {self._name} workers take on nothing more: the process is shutting down. "
+                f"The {self.name} workers take on nothing more: the process is shutting down. "
                 "Try another process, or this one once it is up again."
             )
 
@@ -121,7 +121,7 @@ class WorkerPool:
                 try:
                     job.run()
                 except BaseException:
-                    logger.exception("A %s job raised", self._name)
+                    logger.exception("A %s job raised", self.name)
             job = self._next()
 
     def _next(self) -> Job | None:

@@ -9,7 +9,7 @@ would go on looking dead.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -107,6 +107,29 @@ class HostChannel:
             return PendingCall(self, None, timeout, self._closed_error())
         future.add_done_callback(lambda _: self._leave(connection))
         return PendingCall(self, future, timeout, connection=connection)
+
+    def stream(
+        self, stub: Callable[[grpc.Channel], object], method: str, request: object, timeout: float
+    ) -> Iterator[Any]:
+        """Call a method that answers with a stream and yield its messages, or raise a KtrdrError.
+
+        All of them have to come within `timeout` seconds. Not repeated. Whoever
+        gives the iterator up ends the call.
+        """
+        connection = self._enter()
+        call: Any = None
+        try:
+            call = connection.bound(stub, method)(request, timeout=timeout, metadata=self._via())
+            yield from call
+        except ValueError as error:  # as above
+            raise self._closed_error() from error
+        except grpc.RpcError as error:
+            connection.note(error)
+            raise self.error_of(error, timeout) from error
+        finally:
+            if call is not None:
+                call.cancel()
+            self._leave(connection)
 
     def close(self) -> None:
         """Close the channel; calls on their way end, later ones raise HostUnreachableError."""

@@ -14,7 +14,7 @@ from tests.support.programs import ROOT, processes_with_home
 
 CODE = """
 import sys, pathlib, backend.demo
-sys.exit(backend.demo.main(pathlib.Path(sys.argv[1]), hosts=True))
+sys.exit(backend.demo.main(pathlib.Path(sys.argv[1]), kind=backend.demo.HOSTS))
 """
 
 

@@ -12,8 +12,9 @@ from uuid import uuid4
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from backend.__main__ import Backend, build_backend
+from backend.__main__ import Backend, build_backend, provider_of
 from backend.settings import BackendSettings
+from ktrdr.marketdata.v1 import market_data_service_pb2_grpc
 from ktrdr.operations.v1 import operation_pb2, operations_service_pb2_grpc
 from ktrdr.operations.v1 import operations_service_pb2 as operations_pb
 from ktrdr.training.v1 import (
@@ -24,6 +25,7 @@ from ktrdr.training.v1 import (
 from ktrdr.training.v1 import training_service_pb2 as training_pb
 from shared.clock import Clock
 from shared.instance import Instance
+from shared.marketdata.provider import ReadableProvider
 from shared.marketdata.sample import SampleBarSource
 from shared.operations.store import MemoryOperationStore
 from shared.operations.worker_pool import WorkerPool
@@ -55,13 +57,13 @@ class RunningBackend:
     operations: operations_service_pb2_grpc.OperationsServiceStub
     training: training_service_pb2_grpc.TrainingServiceStub
     models: models_service_pb2_grpc.ModelsServiceStub
+    market_data: market_data_service_pb2_grpc.MarketDataServiceStub
     scripted: ScriptedOperations
 
     @property
     def pool(self) -> WorkerPool:
         """The backend's own workers."""
-        assert self.backend.pool is not None, "this backend trains on hosts"
-        return self.backend.pool
+        return _training_pool(self.backend)
 
     def train(self, strategy: str = SMALL, /, **fields: Any) -> str:
         """Start a training and return its operation's id."""
@@ -113,15 +115,22 @@ class RunningBackend:
 
     def stop(self, grace: float = 0.0) -> None:
         """Stop the backend as its process would."""
-        stop(self.backend.server, self.backend.operations, self.backend.pool, grace=grace)
+        stop(self.backend.server, self.backend.operations, self.backend.pools, grace=grace)
         self.backend.close()
 
 
 @contextmanager
 def running_backend(
-    home: Path, *, clock: Clock | None = None, **settings: Any
+    home: Path,
+    *,
+    clock: Clock | None = None,
+    provider: ReadableProvider | None = None,
+    **settings: Any,
 ) -> Iterator[RunningBackend]:
-    """Serve a backend on a free port; settings by name, `cache_ttl` included."""
+    """Serve a backend on a free port; settings by name, `cache_ttl` included.
+
+    Bars come from `provider` in place of the one that the settings name.
+    """
     values: Mapping[str, Any] = {
         "backend_address": "127.0.0.1:0",
         "home": home,
@@ -130,11 +139,11 @@ def running_backend(
     }
     instance = Instance(uuid4().hex, uuid4().hex)
     store = MemoryOperationStore()
-    backend = build_backend(BackendSettings(**values), instance, store, BARS, clock)
+    chosen = BackendSettings(**values)
+    provider = provider or (BARS if chosen.data_source == "sample" else provider_of(chosen))
+    backend = build_backend(chosen, instance, store, provider, clock)
     # A backend that trains on hosts has no workers of its own to script.
-    scripted = ScriptedOperations(
-        backend.operations, backend.pool or WorkerPool("none", workers=1, queue_limit=0)
-    )
+    scripted = ScriptedOperations(backend.operations, _training_pool(backend))
     address = backend.server.bind()
     backend.operations.advertise(address)
     backend.server.start()
@@ -147,6 +156,7 @@ def running_backend(
             operations=operations_service_pb2_grpc.OperationsServiceStub(channel),
             training=training_service_pb2_grpc.TrainingServiceStub(channel),
             models=models_service_pb2_grpc.ModelsServiceStub(channel),
+            market_data=market_data_service_pb2_grpc.MarketDataServiceStub(channel),
             scripted=scripted,
         )
         try:
@@ -161,3 +171,9 @@ def result_of(operation: operation_pb2.Operation) -> training_pb2.TrainingResult
     result = training_pb2.TrainingResult()
     assert operation.result.Unpack(result)
     return result
+
+
+def _training_pool(backend: Backend) -> WorkerPool:
+    """The workers that train; one that trains on hosts has none, and gets none that would."""
+    own = [pool for pool in backend.pools if pool.name == "training"]
+    return own[0] if own else WorkerPool("none", workers=1, queue_limit=0)

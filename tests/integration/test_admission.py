@@ -32,13 +32,10 @@ class StallingBars:
         self.released = threading.Event()
         self.asked = 0
 
-    def symbols(self) -> Sequence[str]:
+    def series(self) -> Sequence[tuple[str, str]]:
         self.asked += 1
         assert self.released.wait(PATIENCE)
-        return BARS.symbols()
-
-    def timeframes(self) -> Sequence[str]:
-        return BARS.timeframes()
+        return BARS.series()
 
     def read(
         self, symbol: str, timeframe: str, start: datetime | None, end: datetime | None
@@ -158,6 +155,7 @@ def test_reflection_names_every_service_and_their_messages(running: RunningBacke
         "ktrdr.operations.v1.OperationsService",
         "ktrdr.training.v1.TrainingService",
         "ktrdr.training.v1.ModelsService",
+        "ktrdr.marketdata.v1.MarketDataService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     } == named
@@ -168,6 +166,7 @@ def test_reflection_names_every_service_and_their_messages(running: RunningBacke
         "ktrdr.operations.v1.OperationStatus",
         "ktrdr.training.v1.TrainingService.StartTraining",
         "ktrdr.training.v1.TrainingResult",
+        "ktrdr.marketdata.v1.DataLoadResult",
     ]
     for symbol in [*sorted(named), *described]:
         answer = ask(Question(file_containing_symbol=symbol))

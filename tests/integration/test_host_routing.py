@@ -162,7 +162,7 @@ def test_a_full_host_is_passed_over_though_it_has_less_to_do(tmp_path: Path) -> 
 def test_a_host_that_is_down_is_passed_over(
     tmp_path: Path, nobody: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.WARNING, "ktrdr.training")
+    caplog.set_level(logging.WARNING, "ktrdr.hosts")
     with (
         scripted_host(tmp_path / "host") as host,
         backend_on(tmp_path / "backend", nobody, host.address) as front,

@@ -201,7 +201,7 @@ def test_trainings_on_a_host_bring_no_thread_into_the_backend(tmp_path: Path) ->
                 for operation_id, work in zip(ids, works, strict=True):
                     work.report_epochs(1)
                     assert RUNNING == front.operation(operation_id).status
-            assert front.backend.pool is None
+            assert ["data"] == [pool.name for pool in front.backend.pools]
             assert host.pool._threads == _beyond_grpc(set(threading.enumerate()) - before)
             assert 3 == len(host.pool._threads)
 
@@ -230,7 +230,7 @@ def _real_host(home: Path) -> Iterator[tuple[TrainingHost, str]]:
     try:
         yield host, address
     finally:
-        stop(host.server, host.operations, host.pool, grace=10.0)
+        stop(host.server, host.operations, [host.pool], grace=10.0)
 
 
 @pytest.fixture
@@ -254,7 +254,7 @@ def test_a_training_on_a_host_is_orchestrated_there_and_a_local_one_in_the_backe
     with _real_host(tmp_path / "host") as (host, address):
         with backend_on(tmp_path / "backend", address) as front:
             end = front.ended(front.train(request_id="far", seed=7, overrides=SHORT))
-            assert front.backend.pool is None
+            assert ["data"] == [pool.name for pool in front.backend.pools]
             assert [1, 2] == front.epochs(end.operation_id)
             models = front.models.ListModels(models_pb.ListModelsRequest()).models
         with running_backend(tmp_path / "backend") as local:

@@ -182,7 +182,7 @@ class ScriptedHost:
         for work in self.works.values():
             work.finish()
         self.pool.join(5.0)  # else stopping gives watchers a last look, which takes its time
-        stop(self.server, self.operations, self.pool, grace=5.0)
+        stop(self.server, self.operations, [self.pool], grace=5.0)
 
     def vanish(self) -> None:
         """Stop serving at once, recording nothing, as a killed process does."""

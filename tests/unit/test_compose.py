@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from backend.settings import BackendSettings
+from ib_host.settings import SIMULATOR, IbHostSettings
 from shared import process
 from shared.rpc import server
 from shared.settings import ProcessSettings, load_settings
@@ -19,12 +21,15 @@ from training_host.settings import TrainingHostSettings
 
 FILE = ROOT / "docker-compose.yml"
 COMPOSE: Mapping[str, Any] = yaml.safe_load(FILE.read_text("utf-8"))
-SERVICES: Mapping[str, Mapping[str, Any]] = COMPOSE["services"]
+ALL: Mapping[str, Mapping[str, Any]] = COMPOSE["services"]
+SERVICES = {name: service for name, service in ALL.items() if "build" in service}
+"""Our own."""
 SETTINGS: Mapping[str, type[ProcessSettings]] = {
     "backend": BackendSettings,
     "training_host": TrainingHostSettings,
+    "ib_host": IbHostSettings,
 }
-LISTENS = {"backend": "KTRDR_BACKEND_ADDRESS", "training_host": "KTRDR_TRAINING_HOST_ADDRESS"}
+LISTENS = {service: f"KTRDR_{service.upper()}_ADDRESS" for service in SETTINGS}
 IMAGES = read_images()
 each_service = pytest.mark.parametrize("service", SERVICES)
 
@@ -40,6 +45,11 @@ def variables(settings: type[ProcessSettings]) -> set[str]:
 def mounts(service: str) -> dict[str, str]:
     """The folder in the container of each volume a service uses."""
     return dict(volume.split(":") for volume in SERVICES[service]["volumes"])
+
+
+def interpolated(text: str, **variables: str) -> str:
+    """A value as compose passes it on, where only these variables are set."""
+    return re.sub(r"\$\{(\w+):-(.*?)\}", lambda found: variables.get(found[1], found[2]), text)
 
 
 def port(address: str) -> str:
@@ -85,7 +95,7 @@ def test_each_variable_is_one_the_process_reads_and_can_use(
     for name in variables(SETTINGS[service]):
         monkeypatch.delenv(name, raising=False)
     environment = {**IMAGES[service].environment, **SERVICES[service]["environment"]}
-    ours = {name: value for name, value in environment.items() if name != "PATH"}
+    ours = {name: interpolated(value) for name, value in environment.items() if name != "PATH"}
     assert set() == ours.keys() - variables(SETTINGS[service])
     for name, value in ours.items():
         monkeypatch.setenv(name, value)
@@ -119,16 +129,38 @@ def test_each_process_is_asked_for_its_health_where_it_listens(service: str) -> 
     assert port(listens) == IMAGES[service].last("EXPOSE")
 
 
-def test_the_backend_trains_on_the_host_and_waits_until_it_is_healthy() -> None:
-    backend, host = SERVICES["backend"], SERVICES["training_host"]
-    listens = port(host["environment"][LISTENS["training_host"]])
-    assert "host" == backend["environment"]["KTRDR_TRAINING_MODE"]
-    assert f"training_host:{listens}" == backend["environment"]["TRAINING_HOST_SERVICE_URL"]
-    assert {"training_host": {"condition": "service_healthy"}} == backend["depends_on"]
+def test_the_backend_works_through_the_hosts_and_waits_until_they_are_healthy() -> None:
+    environment = SERVICES["backend"]["environment"]
+    assert "host" == environment["KTRDR_TRAINING_MODE"]
+    assert "ib" == environment["KTRDR_DATA_SOURCE"]
+    hosts = ("training_host", "ib_host")
+    for host in hosts:
+        listens = port(SERVICES[host]["environment"][LISTENS[host]])
+        assert f"{host}:{listens}" == environment[f"{host.upper()}_SERVICE_URL"]
+    awaited = {host: {"condition": "service_healthy"} for host in hosts}
+    assert awaited == SERVICES["backend"]["depends_on"]
+
+
+def test_the_ib_host_needs_no_account_unless_it_is_given_a_gateway() -> None:
+    gateway = SERVICES["ib_host"]["environment"]["KTRDR_IB_GATEWAY"]
+    assert SIMULATOR == interpolated(gateway)
+    named = "ib_gateway:4004"
+    assert named == interpolated(gateway, KTRDR_IB_GATEWAY=named)
+    assert f"export KTRDR_IB_GATEWAY={named} " in FILE.read_text("utf-8")
+
+
+def test_ibs_own_gateway_runs_only_where_it_is_asked_for_and_takes_no_orders() -> None:
+    assert {"ib_gateway"} == ALL.keys() - SERVICES.keys()
+    gateway = ALL["ib_gateway"]
+    assert ["ib-live"] == gateway["profiles"]
+    assert "yes" == gateway["environment"]["READ_ONLY_API"]
+    assert "paper" == interpolated(gateway["environment"]["TRADING_MODE"])
+    secrets = ("TWS_USERID", "TWS_PASSWORD")
+    assert ["", ""] == [interpolated(gateway["environment"][name]) for name in secrets]
 
 
 def test_only_the_backend_is_published_and_only_on_the_loopback() -> None:
-    published = [port for service in SERVICES for port in SERVICES[service].get("ports", ())]
+    published = [port for service in ALL for port in ALL[service].get("ports", ())]
     assert ["127.0.0.1:50051:50051"] == published
 
 
@@ -142,10 +174,11 @@ def test_a_process_may_end_in_order_before_it_is_killed(service: str) -> None:
     assert float(SERVICES[service]["stop_grace_period"].removesuffix("s")) > grace + end
 
 
-def test_only_the_training_host_gets_what_training_needs() -> None:
+def test_each_image_gets_what_its_process_needs_and_no_more() -> None:
     installs = {target: pip_install(IMAGES, target) for target in SERVICES}
     constrained = ["python", "-m", "pip", "install", "--constraint", "constraints.txt"]
     assert {
         "backend": [*constrained, "."],
         "training_host": [*constrained, ".[training]"],
+        "ib_host": [*constrained, ".[ib]"],
     } == installs

@@ -20,6 +20,7 @@ import typer
 
 from backend.cli.app import app
 from backend.settings import BackendSettings
+from ib_host.settings import IbHostSettings
 from shared.operations.model import TRANSITIONS
 from shared.rpc.errors import Code
 from shared.settings import ProcessSettings
@@ -37,6 +38,7 @@ TREE_ROOT = "ktrdr/"
 SETTINGS: Mapping[str, type[ProcessSettings]] = {
     "backend": BackendSettings,
     "training_host": TrainingHostSettings,
+    "ib_host": IbHostSettings,
 }
 PROGRAM = {"shared", *SETTINGS}
 """The folders of handwritten code that is not a test."""
@@ -94,6 +96,8 @@ def _shown(default: object) -> str:
     """A default as it is typed."""
     if isinstance(default, tuple):
         return ",".join(default)
+    if isinstance(default, bool):
+        return str(default).lower()
     return "unset" if default is None else str(default)
 
 
@@ -112,7 +116,7 @@ def reasons() -> set[str]:
 
 
 def _reasons_of(tree: ast.Module) -> Iterator[str]:
-    """What is assigned to or passed as `reason`, and the second argument of an OperationError."""
+    """What is assigned to or passed as `reason`, and where a call has it without its name."""
     for node in ast.walk(tree):
         found: ast.expr | None = None
         match node:
@@ -122,7 +126,9 @@ def _reasons_of(tree: ast.Module) -> Iterator[str]:
                 pass
             case ast.keyword(arg="reason", value=found):
                 pass
-            case ast.Call(func=ast.Name(id="OperationError"), args=[_, found, *_]):
+            case ast.Call(func=ast.Name(id="OperationError" | "Diagnosis"), args=[_, found, *_]):
+                pass
+            case ast.Call(func=ast.Name(id="_fails"), args=[found, *_]):
                 pass
         if isinstance(found, ast.Constant) and found.value:
             yield str(found.value)
@@ -313,6 +319,8 @@ def test_the_documents_are_found() -> None:
     assert {
         "docs/testing/e2e-local-training-pull.md",
         "docs/testing/e2e-host-training-pull.md",
+        "docs/testing/e2e-data-loading-pull.md",
+        "docs/tws-simulator.md",
     } <= set(DOCUMENTS)
 
 
@@ -364,7 +372,10 @@ def test_the_architecture_names_every_setting_and_who_reads_it() -> None:
     (rows,) = tables(text_of("ARCHITECTURE.md"), "Variable", "Default", "Read by")
     known = settings()
     readers = {name: [p for p in SETTINGS if name in settings_of(p)] for name in known}
-    expected = {name: found[0] if len(found) == 1 else "both" for name, found in readers.items()}
+    everybody = list(SETTINGS)
+    expected = {
+        name: "all" if found == everybody else ", ".join(found) for name, found in readers.items()
+    }
     assert expected == {row[0]: row[2] for row in rows}
     assert len(rows) == len(known)
 
@@ -387,6 +398,9 @@ def test_the_table_of_locks_names_every_lock() -> None:
 NEVER_ANSWERED = {
     "ADDRESS_UNUSABLE": "stops the start of a process, with a sentence",
     "ILLEGAL_TRANSITION": "raised where a defect of ours would end an operation twice",
+    "IB_NO_DATA": "the load goes on with the next request",
+    "IB_NO_HEAD": "the load goes on without knowing when the bars begin",
+    "SERIES_FAILED": "every provider has reasons of its own",
 }
 
 
@@ -452,11 +466,11 @@ PLACES: Mapping[str, Place] = {
     'SERIES_CHECK = "series-check"': Place(
         "backend/cli/commands/operations.py", '    DATA_LOADING = "data-loading"\n'
     ),
-    "pool = training.pool or": Place("backend/__main__.py", "    services = [\n", "before"),
+    "checks = WorkerPool(": Place("backend/__main__.py", "    services = [\n", "before"),
     "ServedService(": Place("backend/__main__.py", "    services = [\n"),
-    "return Backend(": Place(
+    "pools = tuple(": Place(
         "backend/__main__.py",
-        "    return Backend(server, operations, training.pool, training.channels)\n",
+        "    pools = tuple(pool for pool in (training.pool, data.pool) if pool is not None)\n",
         "instead",
     ),
     "import SeriesCheckServicer": Place(

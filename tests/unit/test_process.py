@@ -45,7 +45,7 @@ def main():
         "probe",
         RpcServer([ServedService("test.v1.Stuck", None, add)], sys.argv[1], ServerLimits(), "me"),
         OperationsService(MemoryOperationStore(), Owner("i", incarnation="c", address="a")),
-        WorkerPool("probe", workers=1, queue_limit=1),
+        [WorkerPool("probe", workers=1, queue_limit=1)],
         grace=0.1,
     )
 
@@ -101,7 +101,7 @@ class Parts:
 
     def join(self, timeout: float) -> bool:
         """Answer as scripted."""
-        self.told.append(f"join {timeout}")
+        self.told.append(f"join {round(timeout, 2)}")
         return next(self._joins)
 
     def stop(self, grace: float) -> bool:
@@ -160,7 +160,7 @@ def test_a_defect_keeps_its_trace() -> None:
 
 
 def stopped(parts: Any) -> bool:
-    return stop(parts, parts, parts, grace=0.5)
+    return stop(parts, parts, [parts], grace=0.5)
 
 
 def test_stopping_goes_in_order() -> None:
@@ -201,7 +201,7 @@ def test_work_that_does_not_stop_is_recorded_all_the_same(caplog: pytest.LogCapt
 @pytest.mark.usefixtures("_process_as_it_was")
 def test_a_signal_during_the_start_is_not_lost(capsys: pytest.CaptureFixture[str]) -> None:
     parts: Any = Parts()
-    serve_until_stopped("probe", parts, parts, parts, grace=0.5)
+    serve_until_stopped("probe", parts, parts, [parts], grace=0.5)
     assert capsys.readouterr().out == "probe ready on 127.0.0.1:7\n"
     assert (parts.told[:3], parts.told[-1]) == (["bind", "advertise", "start"], "stop")
     assert pytest.approx(SWITCH_INTERVAL, rel=0.01) == sys.getswitchinterval()
@@ -214,7 +214,7 @@ def test_calls_that_do_not_end_are_left_behind(
     exits: list[int] = []
     monkeypatch.setattr(os, "_exit", exits.append)
     parts: Any = Parts(ends=False)
-    serve_until_stopped("probe", parts, parts, parts, grace=0.5)
+    serve_until_stopped("probe", parts, parts, [parts], grace=0.5)
     assert exits == [0]
     assert "Some threads did not end" in caplog.text
 

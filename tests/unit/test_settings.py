@@ -14,6 +14,7 @@ from shared.settings import (
     ProcessSettings,
     SettingsError,
     load_settings,
+    require_ib,
     require_training,
     usable_folder,
 )
@@ -283,3 +284,13 @@ def test_everything_that_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyP
 
     with pytest.raises(SettingsError, match="training needs torch, safetensors, which"):
         require_training("The training host")
+
+
+def test_what_asks_ib_is_found_here_and_its_lack_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    require_ib("The IB host")
+    monkeypatch.setattr("shared.settings.find_spec", lambda _: None)
+
+    with pytest.raises(SettingsError, match=r"ib_insync.*install ktrdr\[ib\]"):
+        require_ib("The IB host")

@@ -9,7 +9,8 @@ import pytest
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from backend.training_stub import Started, TrainingStatus, TrainingStub
+from backend.started import Started
+from backend.training_stub import TrainingStatus, TrainingStub
 from ktrdr.operations.v1 import operation_pb2
 from ktrdr.training.v1 import training_host_service_pb2 as host_pb
 from ktrdr.training.v1 import training_service_pb2 as pb

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +11,12 @@ from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 
+from ktrdr.marketdata.v1 import market_data_service_pb2
 from ktrdr.operations.v1 import operations_service_pb2
 from ktrdr.training.v1 import models_service_pb2, training_service_pb2
 from shared.rpc.channel import open_channel
@@ -24,6 +25,7 @@ _SERVICES: tuple[ServiceDescriptor, ...] = (
     operations_service_pb2.DESCRIPTOR.services_by_name["OperationsService"],
     training_service_pb2.DESCRIPTOR.services_by_name["TrainingService"],
     models_service_pb2.DESCRIPTOR.services_by_name["ModelsService"],
+    market_data_service_pb2.DESCRIPTOR.services_by_name["MarketDataService"],
 )
 
 
@@ -64,11 +66,13 @@ class Refusal:
 
 
 Reply = Message | Refusal
+_UNIMPLEMENTED = Refusal(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
 
 class ScriptedBackend:
     """Answers each RPC with its replies in turn, the last of them for ever.
 
+    One that streams sends all of its replies each time; a refusal ends them.
     An RPC without a script is UNIMPLEMENTED, as on a server that lacks it.
     """
 
@@ -113,24 +117,32 @@ class ScriptedBackend:
         return server
 
     def _handler(self, service: ServiceDescriptor) -> grpc.GenericRpcHandler:
-        methods = {
-            method.name: grpc.unary_unary_rpc_method_handler(
-                partial(self._answer, method.name),
-                request_deserializer=GetMessageClass(method.input_type).FromString,
-                response_serializer=GetMessageClass(method.output_type).SerializeToString,
-            )
-            for method in service.methods
-        }
+        methods = {method.name: self._method(method) for method in service.methods}
         handler: grpc.GenericRpcHandler = grpc.method_handlers_generic_handler(
             service.full_name, methods
         )
         return handler
 
+    def _method(self, method: MethodDescriptor) -> Any:
+        read = GetMessageClass(method.input_type).FromString
+        write = GetMessageClass(method.output_type).SerializeToString
+        if method.server_streaming:
+            stream = partial(self._stream, method.name)
+            return grpc.unary_stream_rpc_method_handler(stream, read, write)
+        return grpc.unary_unary_rpc_method_handler(partial(self._answer, method.name), read, write)
+
+    def _stream(
+        self, rpc: str, request: Message, context: grpc.ServicerContext
+    ) -> Iterator[Message]:
+        self.requests[rpc].append(request)
+        for reply in self._script.get(rpc, [_UNIMPLEMENTED]):
+            yield _refuse(context, reply) if isinstance(reply, Refusal) else reply
+
     def _answer(self, rpc: str, request: Message, context: grpc.ServicerContext) -> Message:
         self.requests[rpc].append(request)
         replies = self._script.get(rpc)
         if not replies:
-            return _refuse(context, Refusal(grpc.StatusCode.UNIMPLEMENTED, "Method not found!"))
+            return _refuse(context, _UNIMPLEMENTED)
         reply = replies.pop(0) if len(replies) > 1 else replies[0]
         return _refuse(context, reply) if isinstance(reply, Refusal) else reply
 

@@ -14,15 +14,26 @@ from tests.unit.cli.scripted_backend import ScriptedBackend
 def test_help_names_every_group_and_the_exit_codes(run: Run) -> None:
     ended = run("--help")
     assert ended.exit_code == ExitCode.DONE
-    for word in ("models", "operations", "strategies", "--backend", "4 backend unreachable"):
+    for word in (
+        "data",
+        "models",
+        "operations",
+        "strategies",
+        "--backend",
+        "4 backend unreachable",
+    ):
         assert word in ended.stdout
 
 
-def test_help_imports_neither_grpc_nor_torch_nor_matplotlib() -> None:
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["models", "train", "--help"], ["data", "show", "--help"]]
+)
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     code = (
         "import sys\nfrom backend.cli.app import main\n"
-        "try: main(['models', 'train', '--help'])\nexcept SystemExit: pass\n"
-        "heavy = {'grpc', 'torch', 'matplotlib', 'google.protobuf', 'yaml'} & set(sys.modules)\n"
+        f"try: main({arguments!r})\nexcept SystemExit: pass\n"
+        "heavy = {'grpc', 'torch', 'matplotlib', 'google.protobuf', 'yaml', 'numpy', 'pandas'}\n"
+        "heavy &= set(sys.modules)\n"
         "sys.exit(','.join(heavy) or 0)"
     )
     ended = subprocess.run(
@@ -71,6 +82,10 @@ def test_an_address_that_names_no_server_is_a_usage_error(run: Run, address: str
         ("operations", "metrics", ID, "--format", "xml"),
         ("operations", "wait", ID, "--timeout", "nan"),
         ("operations", "watch", ID, "--plot", "picture.jpg"),
+        ("data", "load", "IBM"),
+        ("data", "load", "IBM,", "1d"),
+        ("data", "show", "IBM", "1d", "--chart", "--format", "json"),
+        ("data", "list", "--limit", "0"),
         ("models", "train"),
         ("models", "train", "--strategy", "none.yaml"),
         ("models", "list", "--limit", "0"),

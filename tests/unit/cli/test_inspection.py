@@ -183,10 +183,10 @@ def test_states_and_types_newer_than_the_command_are_shown_as_numbers(
 
 
 def test_a_result_of_an_unknown_type_is_named(ktrdr: Run, scripted: ScriptedBackend) -> None:
-    loaded = op.Operation(operation_id=ID, status=COMPLETED)
-    loaded.result.type_url = "type.googleapis.com/ktrdr.marketdata.v1.DataLoadResult"
-    scripted.script("GetOperation", look(loaded))
-    assert "a ktrdr.marketdata.v1.DataLoadResult" in ktrdr("operations", "get", ID).stdout
+    tested = op.Operation(operation_id=ID, status=COMPLETED)
+    tested.result.type_url = "type.googleapis.com/ktrdr.backtesting.v1.BacktestResult"
+    scripted.script("GetOperation", look(tested))
+    assert "a ktrdr.backtesting.v1.BacktestResult" in ktrdr("operations", "get", ID).stdout
 
 
 def test_an_end_without_outcome_is_told(ktrdr: Run, scripted: ScriptedBackend) -> None:

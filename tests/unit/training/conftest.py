@@ -43,11 +43,8 @@ class FakeBars:
         self._daily = dict(daily)
         self.reads: list[tuple[str, str]] = []
 
-    def symbols(self) -> Sequence[str]:
-        return sorted(self._daily)
-
-    def timeframes(self) -> Sequence[str]:
-        return ("1d", "1w")
+    def series(self) -> Sequence[tuple[str, str]]:
+        return [(symbol, timeframe) for symbol in sorted(self._daily) for timeframe in ("1d", "1w")]
 
     def read(
         self, symbol: str, timeframe: str, start: datetime | None, end: datetime | None

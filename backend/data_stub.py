@@ -1,0 +1,51 @@
+"""The starts of data loads on a host, as the backend's domain sees them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from backend.started import Started
+from ktrdr.marketdata.v1 import market_data_service_pb2 as pb
+from ktrdr.marketdata.v1.market_data_service_pb2_grpc import MarketDataServiceStub
+from shared.marketdata.launcher import LoadOrder
+from shared.marketdata.request import LoadMode
+from shared.operations.conversion import timestamp
+from shared.rpc.errors import MalformedAnswerError
+from shared.rpc.host_channel import HostChannel
+
+_MODES = {LoadMode.MISSING: pb.LOAD_MODE_MISSING, LoadMode.FULL: pb.LOAD_MODE_FULL}
+
+
+class DataStub:
+    """Data loads on one host; raises KtrdrErrors as RemoteOperationStub does."""
+
+    def __init__(self, channel: HostChannel) -> None:
+        self._channel = channel
+
+    def start(self, order: LoadOrder, request_id: str, *, timeout: float) -> Started:
+        """Start a load under this request_id; return what the host made of it."""
+        request = pb.StartDataLoadRequest(
+            request_id=request_id,
+            symbols=order.request.symbols,
+            timeframe=order.request.timeframe,
+            start_time=_stamp(order.request.start),
+            end_time=_stamp(order.request.end),
+            mode=_MODES[order.request.mode],
+        )
+        answer: pb.StartDataLoadResponse = self._channel.call(
+            MarketDataServiceStub, "StartDataLoad", request, timeout
+        )
+        if answer.session_id != request_id or not answer.operation.operation_id:
+            raise MalformedAnswerError(
+                f"{self._channel.target} was asked to load {request_id} and answered for "
+                f"{answer.session_id[:200]!r}.",
+                metadata={"target": self._channel.target},
+            )
+        path = answer.operation.freshness.path
+        return Started(answer.operation.operation_id, path[0].instance if path else "")
+
+
+def _stamp(at: datetime | None) -> Timestamp | None:
+    return None if at is None else timestamp(at)
