@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from backend.started import Started
 from ktrdr.marketdata.v1 import market_data_service_pb2 as pb
 from ktrdr.marketdata.v1.market_data_service_pb2_grpc import MarketDataServiceStub
 from shared.marketdata.launcher import LoadOrder
 from shared.marketdata.request import LoadMode
-from shared.operations.conversion import timestamp
+from shared.operations.conversion import optional_timestamp
 from shared.rpc.errors import MalformedAnswerError
 from shared.rpc.host_channel import HostChannel
 
@@ -30,8 +26,8 @@ class DataStub:
             request_id=request_id,
             symbols=order.request.symbols,
             timeframe=order.request.timeframe,
-            start_time=_stamp(order.request.start),
-            end_time=_stamp(order.request.end),
+            start_time=optional_timestamp(order.request.start),
+            end_time=optional_timestamp(order.request.end),
             mode=_MODES[order.request.mode],
         )
         answer: pb.StartDataLoadResponse = self._channel.call(
@@ -45,7 +41,3 @@ class DataStub:
             )
         path = answer.operation.freshness.path
         return Started(answer.operation.operation_id, path[0].instance if path else "")
-
-
-def _stamp(at: datetime | None) -> Timestamp | None:
-    return None if at is None else timestamp(at)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from backend.started import Started
 from ktrdr.training.v1 import training_host_service_pb2, training_service_pb2
 from ktrdr.training.v1.training_host_service_pb2_grpc import TrainingHostServiceStub
 from ktrdr.training.v1.training_service_pb2_grpc import TrainingServiceStub
+from shared.operations.conversion import optional_timestamp
 from shared.rpc.errors import MalformedAnswerError
 from shared.rpc.host_channel import HostChannel
 from shared.training.launcher import TrainingOrder
@@ -72,15 +70,7 @@ def _request(order: TrainingOrder, request_id: str) -> training_service_pb2.Star
         strategy_yaml=order.strategy.to_yaml(),  # with the overrides applied
         symbols=request.symbols,
         timeframes=request.timeframes,
-        start_time=_timestamp(request.start),
-        end_time=_timestamp(request.end),
+        start_time=optional_timestamp(request.start),
+        end_time=optional_timestamp(request.end),
         seed=request.seed,
     )
-
-
-def _timestamp(at: datetime | None) -> Timestamp | None:
-    if at is None:
-        return None
-    message = Timestamp()
-    message.FromDatetime(at)
-    return message

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import pandas as pd
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from ktrdr.marketdata.v1 import market_data_service_pb2 as pb
 from ktrdr.marketdata.v1.market_data_service_pb2_grpc import MarketDataServiceStub
 from shared.marketdata.conversion import frame_from_chunks
-from shared.operations.conversion import timestamp
+from shared.operations.conversion import optional_timestamp
 from shared.rpc.errors import FieldViolation, InvalidArgumentError, NotFoundError
 from shared.rpc.host_channel import HostChannel
 
@@ -47,14 +46,13 @@ class RemoteBars:
     ) -> pd.DataFrame:
         """Return the bars that start in [start, end); see BarSource.read."""
         request = pb.ReadBarsRequest(
-            symbol=symbol, timeframe=timeframe, start_time=_stamp(start), end_time=_stamp(end)
+            symbol=symbol,
+            timeframe=timeframe,
+            start_time=optional_timestamp(start),
+            end_time=optional_timestamp(end),
         )
         answers = self._channel.stream(MarketDataServiceStub, "ReadBars", request, READ)
         try:
             return frame_from_chunks(answer.chunk for answer in answers)
         except NotFoundError as error:
             raise InvalidArgumentError([FieldViolation("symbol", error.message)]) from error
-
-
-def _stamp(at: datetime | None) -> Timestamp | None:
-    return None if at is None else timestamp(at)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import grpc
-from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from ktrdr.marketdata.v1 import market_data_service_pb2 as pb
 from ktrdr.marketdata.v1 import market_data_service_pb2_grpc
@@ -27,8 +23,8 @@ from shared.operations.starts import NewOperation
 from shared.rpc.deadline import deadline_of
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
 from shared.rpc.paging import decode_token, encode_token, page_size
+from shared.rpc.request_fields import check_request_id, made_up_request_id, time_field
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _BACKENDS = "op_data_"
 """Begins a backend's operation ids, which are the request_ids that the IB host gets."""
 _MAX_SYMBOLS = 100
@@ -118,10 +114,9 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
     def _order(self, message: pb.StartDataLoadRequest) -> LoadOrder:
         """Check every field; raises InvalidArgumentError naming all that are bad."""
         violations: list[FieldViolation] = []
-        request_id = message.request_id or self._made_up_id()
-        if not _REQUEST_ID.fullmatch(self._own_part(request_id)):
-            text = "must be 1 to 128 letters, digits, '.', '_' or '-', the first a letter or digit"
-            violations.append(FieldViolation("request_id", text))
+        request_id = message.request_id or made_up_request_id(self._clock.now())
+        prefix = "" if self._id_prefix == _BACKENDS else _BACKENDS
+        check_request_id(request_id, violations, backends_prefix=prefix)
         start, end = _range(message, violations)
         mode = _MODES.get(message.mode)
         if mode is None:
@@ -134,15 +129,6 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
             raise InvalidArgumentError(violations)
         request = LoadRequest(tuple(message.symbols), message.timeframe, start, end, mode)
         return LoadOrder(request_id, request)
-
-    def _own_part(self, request_id: str) -> str:
-        """What has to have the form of a request_id: a host is sent a backend's operation id."""
-        if self._id_prefix == _BACKENDS:
-            return request_id
-        return request_id.removeprefix(_BACKENDS) or request_id
-
-    def _made_up_id(self) -> str:
-        return f"{self._clock.now():%Y%m%d_%H%M%S}_{secrets.token_hex(4)}"
 
 
 def check_read(request: pb.ReadBarsRequest) -> tuple[datetime | None, datetime | None]:
@@ -195,24 +181,12 @@ def _timeframe(timeframe: str) -> list[FieldViolation]:
 def _range(
     message: pb.StartDataLoadRequest | pb.ReadBarsRequest, violations: list[FieldViolation]
 ) -> tuple[datetime | None, datetime | None]:
-    start = _time("start_time", message, violations)
-    end = _time("end_time", message, violations)
+    start = time_field("start_time", message, violations)
+    end = time_field("end_time", message, violations)
     if start and end and start >= end:
         text = f"must be after start_time ({start:%Y-%m-%d %H:%M}); swap or widen them."
         violations.append(FieldViolation("end_time", text))
     return start, end
-
-
-def _time(field: str, message: Message, violations: list[FieldViolation]) -> datetime | None:
-    if not message.HasField(field):
-        return None
-    stamp: Timestamp = getattr(message, field)
-    try:
-        return stamp.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        text = "must lie between 0001-01-01 and 9999-12-31"
-        violations.append(FieldViolation(field, text))
-        return None
 
 
 def _after(token: str) -> tuple[str, timedelta] | None:

@@ -71,6 +71,11 @@ def timestamp(at: datetime) -> Timestamp:
     return message
 
 
+def optional_timestamp(at: datetime | None) -> Timestamp | None:
+    """Convert an aware datetime, or leave a field unset."""
+    return None if at is None else timestamp(at)
+
+
 def time_of(message: Timestamp) -> datetime:
     """Convert to a datetime in UTC, to the microsecond; OverflowError if there is none."""
     return _EPOCH + timedelta(0, message.seconds, message.nanos // 1000)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import re
-import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from ktrdr.training.v1 import training_service_pb2 as pb
 from ktrdr.training.v1 import training_service_pb2_grpc
@@ -20,11 +16,11 @@ from shared.operations.service import OperationsService
 from shared.operations.starts import NewOperation
 from shared.rpc.deadline import deadline_of
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
+from shared.rpc.request_fields import check_request_id, made_up_request_id, time_field
 from shared.training.launcher import TrainingLauncher, TrainingOrder
 from shared.training.request import TrainingRequest, check_request
 from shared.training.strategy import Strategy, load_strategy
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _BACKENDS = "op_training_"
 """Begins a backend's operation ids, which are the request_ids that training hosts get."""
 _MAX_NAMES = 100
@@ -75,15 +71,14 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
     def _order(self, message: pb.StartTrainingRequest) -> TrainingOrder:
         """Check every field; raises InvalidArgumentError naming all that are bad."""
         violations: list[FieldViolation] = []
-        request_id = message.request_id or self._made_up_id()
-        if not _REQUEST_ID.fullmatch(self._own_part(request_id)):
-            text = "must be 1 to 128 letters, digits, '.', '_' or '-', the first a letter or digit"
-            violations.append(FieldViolation("request_id", text))
+        request_id = message.request_id or made_up_request_id(self._clock.now())
+        prefix = "" if self._id_prefix == _BACKENDS else _BACKENDS
+        check_request_id(request_id, violations, backends_prefix=prefix)
         request = TrainingRequest(
             symbols=_names("symbols", message.symbols, violations),
             timeframes=_names("timeframes", message.timeframes, violations),
-            start=_time("start_time", message, violations),
-            end=_time("end_time", message, violations),
+            start=time_field("start_time", message, violations),
+            end=time_field("end_time", message, violations),
             seed=message.seed if message.HasField("seed") else None,
         )
         strategy = _strategy(message, violations)
@@ -91,15 +86,6 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         if strategy is None or violations:
             raise InvalidArgumentError(violations)
         return TrainingOrder(request_id, strategy, request)
-
-    def _own_part(self, request_id: str) -> str:
-        """What has to have the form of a request_id: a host is sent a backend's operation id."""
-        if self._id_prefix == _BACKENDS:
-            return request_id
-        return request_id.removeprefix(_BACKENDS) or request_id
-
-    def _made_up_id(self) -> str:
-        return f"{self._clock.now():%Y%m%d_%H%M%S}_{secrets.token_hex(4)}"
 
 
 def _strategy(
@@ -118,17 +104,3 @@ def _names(field: str, given: Sequence[str], violations: list[FieldViolation]) -
         text = f"{len(given)} names; at most {_MAX_NAMES} are taken."
         violations.append(FieldViolation(field, text))
     return tuple(given[:_MAX_NAMES])
-
-
-def _time(
-    field: str, message: pb.StartTrainingRequest, violations: list[FieldViolation]
-) -> datetime | None:
-    if not message.HasField(field):  # type: ignore[arg-type]  # the stubs want a literal
-        return None
-    stamp: Timestamp = getattr(message, field)
-    try:
-        return stamp.ToDatetime(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        text = "must lie between 0001-01-01 and 9999-12-31"
-        violations.append(FieldViolation(field, text))
-        return None
