@@ -22,10 +22,10 @@ from ktrdr.operations.v1 import operations_service_pb2_grpc
 from ktrdr.training.v1 import training_service_pb2_grpc
 from shared.marketdata.sample import SampleBarSource
 from shared.operations.bridge import BridgeSnapshot
+from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.model import Owner
 from shared.operations.service import OperationsLimits, OperationsService
 from shared.operations.servicer import OperationsServicer
-from shared.operations.store import MemoryOperationStore
 from shared.process import SWITCH_INTERVAL
 from shared.rpc.admission import START
 from shared.rpc.server import RpcServer, ServedService, ServerLimits

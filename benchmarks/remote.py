@@ -37,10 +37,10 @@ from ktrdr.operations.v1.operations_service_pb2_grpc import OperationsServiceStu
 from ktrdr.training.v1 import training_service_pb2
 from ktrdr.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from shared.operations.conversion import seconds
+from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.model import OperationType, Owner
 from shared.operations.service import OperationsLimits, OperationsService
 from shared.operations.starts import NewOperation
-from shared.operations.store import MemoryOperationStore
 
 CALLS, ROUNDS = 100, 40
 NEVER = 60.0

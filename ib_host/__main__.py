@@ -19,10 +19,11 @@ from shared.marketdata.launcher import LocalDataLoadLauncher
 from shared.marketdata.provider import BarProvider
 from shared.marketdata.servicer import MarketDataServicer
 from shared.marketdata.store import BarStore
+from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.model import Owner
 from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
-from shared.operations.store import MemoryOperationStore, OperationStore
+from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
 from shared.process import guarded, operations_limits, serve_until_stopped, server_limits
 from shared.rpc.admission import START, STREAM, UNLIMITED

@@ -193,3 +193,9 @@ class OperationRecord:
     request_id: str
     fingerprint: str
     """Digest of the validated request, to tell a repeat from a reuse."""
+    starter: str = ""
+    """The instance that started it on behalf of its own client; empty for a client itself."""
+    outcome_read: bool = False
+    """Whether the starter knows how it ended."""
+    known_time: datetime | None = None
+    """The instant the state is known for, if it is another process's; None if it is ours."""

@@ -40,6 +40,7 @@ from shared.rpc.errors import (
     CursorOutOfRangeError,
     HostUnreachableError,
     KtrdrError,
+    OperationActiveError,
     OperationCancelledError,
     OperationNotFoundError,
     ProcessStoppingError,
@@ -476,6 +477,24 @@ class OperationsService:
             return
         with self._refresher.outages.waiting_for(source.target, to_cancel=True):
             source.cancel(reason, timeout)
+
+    # ---------------------------------------------------------------- deleting
+
+    def delete_operation(self, operation_id: str) -> None:
+        """Forget a finished operation; what its work has made stays.
+
+        Raises OperationNotFoundError; OperationActiveError if it has not ended.
+        """
+        with self._lock:
+            live = self._live.get(operation_id)
+        if live is None:
+            kept = self._store.get(operation_id)
+            if kept is None:
+                raise self._unknown(operation_id)
+            if kept.operation.status.terminal:
+                self._store.delete(operation_id)
+                return
+        raise OperationActiveError(operation_id)
 
     # ----------------------------------------------------------------- waiting
 

@@ -139,6 +139,16 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
             response.retry_after.CopyFrom(conversion.duration(retry_after))
         return response
 
+    def DeleteOperation(  # noqa: N802  # the contract's name
+        self,
+        request: pb.DeleteOperationRequest,
+        context: grpc.ServicerContext,  # noqa: ARG002  # gRPC's signature
+    ) -> pb.DeleteOperationResponse:
+        """Forget a finished operation."""
+        _check_operation_id(request.operation_id)
+        self._operations.delete_operation(request.operation_id)
+        return pb.DeleteOperationResponse()
+
 
 def _check_operation_id(operation_id: str) -> None:
     if not operation_id:

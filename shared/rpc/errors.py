@@ -8,6 +8,7 @@
     ├── AlreadyExistsError            ALREADY_EXISTS
     │   └── RequestIdReusedError
     ├── FailedPreconditionError       FAILED_PRECONDITION  the data or the state forbid it
+    │   └── OperationActiveError
     ├── OutOfRangeError               OUT_OF_RANGE
     │   └── CursorOutOfRangeError
     ├── ResourceExhaustedError        RESOURCE_EXHAUSTED   with a time to come back
@@ -164,6 +165,19 @@ class FailedPreconditionError(KtrdrError):
 
     code = Code.FAILED_PRECONDITION
     reason = "FAILED_PRECONDITION"
+
+
+class OperationActiveError(FailedPreconditionError):
+    """Only what has ended can be forgotten."""
+
+    reason = "OPERATION_ACTIVE"
+
+    def __init__(self, operation_id: str) -> None:
+        super().__init__(
+            f"Operation {operation_id} has not ended. Cancel it first, and delete it once it has "
+            "stopped.",
+            metadata={"operation_id": operation_id},
+        )
 
 
 class OutOfRangeError(KtrdrError):

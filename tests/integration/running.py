@@ -27,7 +27,7 @@ from shared.clock import Clock
 from shared.instance import Instance
 from shared.marketdata.provider import ReadableProvider
 from shared.marketdata.sample import SampleBarSource
-from shared.operations.store import MemoryOperationStore
+from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.worker_pool import WorkerPool
 from shared.process import stop
 from tests.support.scripted_work import ScriptedOperations

@@ -22,7 +22,8 @@ from ktrdr.operations.v1 import operations_service_pb2_grpc
 from ktrdr.training.v1 import models_service_pb2 as models_pb
 from ktrdr.training.v1 import training_service_pb2 as training_pb
 from ktrdr.training.v1 import training_service_pb2_grpc
-from shared.operations.store import MemoryOperationStore, OperationFilter
+from shared.operations.memory_store import MemoryOperationStore
+from shared.operations.store import OperationFilter
 from shared.process import stop
 from shared.training.orchestrator import TrainingOrchestrator
 from shared.training.result import TrainingResult

@@ -30,7 +30,7 @@ from ktrdr.operations.v1 import operations_service_pb2 as operations_pb
 from shared.instance import Instance
 from shared.marketdata.store import BarStore
 from shared.operations.conversion import timestamp
-from shared.operations.store import MemoryOperationStore
+from shared.operations.memory_store import MemoryOperationStore
 from shared.process import stop
 from tests.integration.loads import (
     FROM,

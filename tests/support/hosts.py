@@ -22,11 +22,12 @@ from ktrdr.training.v1 import (
 from shared.clock import Clock
 from shared.instance import Instance
 from shared.marketdata.sample import SampleBarSource
+from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.model import Owner
 from shared.operations.service import OperationsLimits, OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.starts import Launch
-from shared.operations.store import MemoryOperationStore, OperationStore
+from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
 from shared.process import stop
 from shared.rpc.admission import START, UNLIMITED

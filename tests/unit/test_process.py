@@ -26,7 +26,7 @@ import grpc
 from shared.logs import configure_logging
 from shared.operations.model import Owner
 from shared.operations.service import OperationsService
-from shared.operations.store import MemoryOperationStore
+from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.worker_pool import WorkerPool
 from shared.process import guarded, serve_until_stopped
 from shared.rpc.server import RpcServer, ServedService, ServerLimits

@@ -13,10 +13,10 @@ from shared.marketdata.launcher import LoadOrder, LocalDataLoadLauncher
 from shared.marketdata.provider import SeriesFailedError
 from shared.marketdata.request import LoadMode, LoadRequest
 from shared.marketdata.store import BarStore
+from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.model import OperationStatus, OperationType
 from shared.operations.service import OperationsService
 from shared.operations.starts import NewOperation
-from shared.operations.store import MemoryOperationStore
 from shared.operations.views import OperationView
 from shared.operations.worker_pool import WorkerPool
 from shared.rpc.errors import ProcessStoppingError, ResourceExhaustedError, UnavailableError

@@ -22,9 +22,9 @@ from shared.marketdata.request import LoadMode, LoadRequest
 from shared.marketdata.servicer import MarketDataServicer
 from shared.marketdata.store import BarStore
 from shared.operations.conversion import timestamp
+from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.service import OperationsService
 from shared.operations.starts import Launch
-from shared.operations.store import MemoryOperationStore
 from shared.rpc.admission import START, STREAM
 from shared.rpc.errors import FieldViolation
 from shared.rpc.paging import encode_token

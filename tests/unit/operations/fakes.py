@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from shared.clock import SystemClock
 from shared.operations.bridge import ProgressBridge
 from shared.operations.live import LiveOperation
+from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.model import (
     Metric,
     Operation,
@@ -22,7 +23,6 @@ from shared.operations.model import (
 from shared.operations.service import OperationsLimits, OperationsService
 from shared.operations.source import OperationSource
 from shared.operations.starts import NewOperation
-from shared.operations.store import MemoryOperationStore
 from shared.rpc.errors import StoreUnavailableError
 from tests.support.clock import FakeClock
 
@@ -139,18 +139,22 @@ class FlakyStore(MemoryOperationStore):
         self._reach()
         super().discard(operation_id)
 
-    def save(self, record: OperationRecord) -> None:
+    def save(
+        self, record: OperationRecord, metrics: Sequence[Metric] = (), first: int = 0
+    ) -> OperationRecord:
         """Replace a record, unless away."""
         self._reach()
-        super().save(record)
+        return super().save(record, metrics, first)
 
-    def finish(self, record: OperationRecord, metrics: Sequence[Metric]) -> OperationRecord:
+    def finish(
+        self, record: OperationRecord, metrics: Sequence[Metric] = (), first: int = 0
+    ) -> OperationRecord:
         """Keep a terminal record, unless away; blocks while the gate is closed."""
         self.finishes += 1
         self.finishing.set()
         assert self.finish_gate.wait(10), "the test never opened the gate"
         self._reach()
-        return super().finish(record, metrics)
+        return super().finish(record, metrics, first)
 
 
 class Setup:

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.model import OperationRecord, OperationStatus, OperationType
-from shared.operations.store import ACTIVE, MemoryOperationStore, OperationFilter, SortKey
+from shared.operations.store import ACTIVE, OperationFilter, SortKey
 from tests.unit.operations.fakes import DAY, metric, record, steps
 
 S = OperationStatus

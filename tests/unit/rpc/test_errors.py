@@ -15,6 +15,7 @@ CODES = {
     errors.AlreadyExistsError: Code.ALREADY_EXISTS,
     errors.RequestIdReusedError: Code.ALREADY_EXISTS,
     errors.FailedPreconditionError: Code.FAILED_PRECONDITION,
+    errors.OperationActiveError: Code.FAILED_PRECONDITION,
     errors.OutOfRangeError: Code.OUT_OF_RANGE,
     errors.CursorOutOfRangeError: Code.OUT_OF_RANGE,
     errors.ResourceExhaustedError: Code.RESOURCE_EXHAUSTED,

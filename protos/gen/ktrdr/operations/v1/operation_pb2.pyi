@@ -73,7 +73,7 @@ class _OperationTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Operati
     OPERATION_TYPE_TRAINING: _OperationType.ValueType  # 1
     """A model training; its result is a ktrdr.training.v1.TrainingResult."""
     OPERATION_TYPE_DATA_LOADING: _OperationType.ValueType  # 2
-    """A load of market data."""
+    """A load of market data; its result is a ktrdr.marketdata.v1.DataLoadResult."""
 
 class OperationType(_OperationType, metaclass=_OperationTypeEnumTypeWrapper):
     """OperationType is the kind of work. Values may be added."""
@@ -83,7 +83,7 @@ OPERATION_TYPE_UNSPECIFIED: OperationType.ValueType  # 0
 OPERATION_TYPE_TRAINING: OperationType.ValueType  # 1
 """A model training; its result is a ktrdr.training.v1.TrainingResult."""
 OPERATION_TYPE_DATA_LOADING: OperationType.ValueType  # 2
-"""A load of market data."""
+"""A load of market data; its result is a ktrdr.marketdata.v1.DataLoadResult."""
 Global___OperationType: _TypeAlias = OperationType  # noqa: Y015
 
 class _FreshnessSource:
@@ -218,7 +218,9 @@ class Operation(_message.Message):
 
     @_builtins.property
     def liveness(self) -> Global___Liveness:
-        """Whether the work is alive, as seen by its owner. Unset when terminal."""
+        """Whether the work is alive, as seen by its owner. Unset when terminal, and
+        while the owner, another process, has not been heard since this one started.
+        """
 
     def __init__(
         self,

@@ -69,6 +69,11 @@ class OperationsServiceStub:
                 request_serializer=ktrdr_dot_operations_dot_v1_dot_operations__service__pb2.WaitOperationRequest.SerializeToString,
                 response_deserializer=ktrdr_dot_operations_dot_v1_dot_operations__service__pb2.WaitOperationResponse.FromString,
                 _registered_method=True)
+        self.DeleteOperation = channel.unary_unary(
+                '/ktrdr.operations.v1.OperationsService/DeleteOperation',
+                request_serializer=ktrdr_dot_operations_dot_v1_dot_operations__service__pb2.DeleteOperationRequest.SerializeToString,
+                response_deserializer=ktrdr_dot_operations_dot_v1_dot_operations__service__pb2.DeleteOperationResponse.FromString,
+                _registered_method=True)
 
 
 class OperationsServiceServicer:
@@ -146,6 +151,19 @@ class OperationsServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def DeleteOperation(self, request, context):
+        """DeleteOperation forgets a finished operation, with its result and metrics.
+        What the work has made (models, bars) stays. An owner elsewhere keeps its own
+        record for as long as its own retention says.
+
+        NOT_FOUND: no such operation. FAILED_PRECONDITION OPERATION_ACTIVE: it has
+        not ended; cancel it first. UNAVAILABLE STORE_UNAVAILABLE: it could not be
+        forgotten now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperationsServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -173,6 +191,11 @@ def add_OperationsServiceServicer_to_server(servicer, server):
                     servicer.WaitOperation,
                     request_deserializer=ktrdr_dot_operations_dot_v1_dot_operations__service__pb2.WaitOperationRequest.FromString,
                     response_serializer=ktrdr_dot_operations_dot_v1_dot_operations__service__pb2.WaitOperationResponse.SerializeToString,
+            ),
+            'DeleteOperation': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteOperation,
+                    request_deserializer=ktrdr_dot_operations_dot_v1_dot_operations__service__pb2.DeleteOperationRequest.FromString,
+                    response_serializer=ktrdr_dot_operations_dot_v1_dot_operations__service__pb2.DeleteOperationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -320,6 +343,33 @@ class OperationsService:
             '/ktrdr.operations.v1.OperationsService/WaitOperation',
             ktrdr_dot_operations_dot_v1_dot_operations__service__pb2.WaitOperationRequest.SerializeToString,
             ktrdr_dot_operations_dot_v1_dot_operations__service__pb2.WaitOperationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteOperation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ktrdr.operations.v1.OperationsService/DeleteOperation',
+            ktrdr_dot_operations_dot_v1_dot_operations__service__pb2.DeleteOperationRequest.SerializeToString,
+            ktrdr_dot_operations_dot_v1_dot_operations__service__pb2.DeleteOperationResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -85,6 +85,15 @@ class OperationsServiceStub:
 
     NOT_FOUND: no such operation. INVALID_ARGUMENT: a negative timeout.
     """
+    DeleteOperation: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.DeleteOperationRequest, _operations_service_pb2.DeleteOperationResponse]
+    """DeleteOperation forgets a finished operation, with its result and metrics.
+    What the work has made (models, bars) stays. An owner elsewhere keeps its own
+    record for as long as its own retention says.
+
+    NOT_FOUND: no such operation. FAILED_PRECONDITION OPERATION_ACTIVE: it has
+    not ended; cancel it first. UNAVAILABLE STORE_UNAVAILABLE: it could not be
+    forgotten now.
+    """
 
 @_typing.type_check_only
 class OperationsServiceAsyncStub(OperationsServiceStub):
@@ -142,6 +151,15 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     taken; then it says retry_after.
 
     NOT_FOUND: no such operation. INVALID_ARGUMENT: a negative timeout.
+    """
+    DeleteOperation: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.DeleteOperationRequest, _operations_service_pb2.DeleteOperationResponse]  # type: ignore[assignment]
+    """DeleteOperation forgets a finished operation, with its result and metrics.
+    What the work has made (models, bars) stays. An owner elsewhere keeps its own
+    record for as long as its own retention says.
+
+    NOT_FOUND: no such operation. FAILED_PRECONDITION OPERATION_ACTIVE: it has
+    not ended; cancel it first. UNAVAILABLE STORE_UNAVAILABLE: it could not be
+    forgotten now.
     """
 
 class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -227,6 +245,21 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         taken; then it says retry_after.
 
         NOT_FOUND: no such operation. INVALID_ARGUMENT: a negative timeout.
+        """
+
+    @_abc_1.abstractmethod
+    def DeleteOperation(
+        self,
+        request: _operations_service_pb2.DeleteOperationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operations_service_pb2.DeleteOperationResponse, _abc.Awaitable[_operations_service_pb2.DeleteOperationResponse]]:
+        """DeleteOperation forgets a finished operation, with its result and metrics.
+        What the work has made (models, bars) stays. An owner elsewhere keeps its own
+        record for as long as its own retention says.
+
+        NOT_FOUND: no such operation. FAILED_PRECONDITION OPERATION_ACTIVE: it has
+        not ended; cancel it first. UNAVAILABLE STORE_UNAVAILABLE: it could not be
+        forgotten now.
         """
 
 def add_OperationsServiceServicer_to_server(servicer: OperationsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
