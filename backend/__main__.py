@@ -26,14 +26,13 @@ from shared.marketdata.servicer import MarketDataServicer
 from shared.marketdata.source import StoredBarSource
 from shared.marketdata.store import BarStore
 from shared.operations.memory_store import MemoryOperationStore
-from shared.operations.model import Owner
 from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
-from shared.process import guarded, operations_limits, serve_until_stopped, server_limits
+from shared.process import guarded, operations_service, serve_until_stopped, server_limits
 from shared.rpc.admission import START, STREAM, UNLIMITED
-from shared.rpc.host_channel import HostChannel
+from shared.rpc.host_channels import HostChannels
 from shared.rpc.server import RpcServer, ServedService
 from shared.settings import load_settings, require_training, usable_folder
 from shared.training.launcher import LocalTrainingLauncher
@@ -53,8 +52,6 @@ class Training:
     models: ModelsServicer | HostModelsServicer
     pool: WorkerPool | None = None
     """Its own workers, if it trains itself."""
-    channels: tuple[HostChannel, ...] = ()
-    """To the hosts that train for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +63,6 @@ class MarketData:
     """What its own trainings read."""
     pool: WorkerPool | None = None
     """Its own workers, if it loads itself."""
-    channels: tuple[HostChannel, ...] = ()
-    """To the host that loads for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +73,11 @@ class Backend:
     operations: OperationsService
     pools: tuple[WorkerPool, ...]
     """Its own workers."""
-    channels: tuple[HostChannel, ...]
+    channels: HostChannels
 
     def close(self) -> None:
         """Close what leads to other processes; the server has been stopped."""
-        for channel in self.channels:
-            channel.close()
+        self.channels.close()
 
 
 def train_here(
@@ -105,16 +99,16 @@ def train_here(
 
 def train_on_hosts(
     settings: BackendSettings,
-    instance: Instance,
+    channels: HostChannels,
     operations: OperationsService,
     clock: Clock | None = None,
 ) -> Training:
     """Wire trainings on other hosts: no orchestrator, no bridge, no worker here."""
-    channels = tuple(HostChannel(target, instance.id) for target in settings.training_hosts)
-    adapter = TrainingAdapter(operations, [TrainingHost(channel) for channel in channels], clock)
+    hosts = [channels.to(target) for target in settings.training_hosts]
+    adapter = TrainingAdapter(operations, [TrainingHost(channel) for channel in hosts], clock)
     servicer = TrainingServicer(operations, adapter, None, id_prefix=ID_PREFIX, clock=clock)
     own = ModelsServicer(ModelStore(settings.models_dir))
-    return Training(servicer, HostModelsServicer(own, channels), channels=channels)
+    return Training(servicer, HostModelsServicer(own, hosts))
 
 
 def load_here(
@@ -135,12 +129,12 @@ def load_here(
 
 def load_at_ib_host(
     settings: BackendSettings,
-    instance: Instance,
+    channels: HostChannels,
     operations: OperationsService,
     clock: Clock | None = None,
 ) -> MarketData:
     """Wire data loads on the IB host: no loader and no store here."""
-    channel = HostChannel(settings.ib_host, instance.id)
+    channel = channels.to(settings.ib_host)
     adapter = DataAdapter(operations, IbHost(channel), clock)
     starts = MarketDataServicer(
         operations,
@@ -151,7 +145,7 @@ def load_at_ib_host(
         clock=clock,
     )
     servicer = HostMarketDataServicer(starts, channel, clock)
-    return MarketData(servicer, RemoteBars(channel), channels=(channel,))
+    return MarketData(servicer, RemoteBars(channel))
 
 
 def build_backend(
@@ -165,14 +159,16 @@ def build_backend(
 
     Without a provider the IB host loads.
     """
-    owner = Owner(instance.id, instance.incarnation, settings.backend_address)
-    operations = OperationsService(store, owner, limits=operations_limits(settings), clock=clock)
+    channels = HostChannels(instance.id)
+    operations = operations_service(
+        settings, instance, settings.backend_address, store, channels, clock
+    )
     if provider is None:
-        data = load_at_ib_host(settings, instance, operations, clock)
+        data = load_at_ib_host(settings, channels, operations, clock)
     else:
         data = load_here(settings, operations, provider, clock)
     if settings.training_mode == "host":
-        training = train_on_hosts(settings, instance, operations, clock)
+        training = train_on_hosts(settings, channels, operations, clock)
     else:
         training = train_here(settings, instance, operations, data.bars, clock)
     services = [
@@ -202,7 +198,7 @@ def build_backend(
     ]
     server = RpcServer(services, settings.backend_address, server_limits(settings), instance.id)
     pools = tuple(pool for pool in (training.pool, data.pool) if pool is not None)
-    return Backend(server, operations, pools, training.channels + data.channels)
+    return Backend(server, operations, pools, channels)
 
 
 def provider_of(settings: BackendSettings) -> ReadableProvider | None:
@@ -232,6 +228,7 @@ def main() -> None:
                 backend.operations,
                 backend.pools,
                 grace=settings.shutdown_grace,
+                advertised=settings.advertise_address,
             )
         finally:
             backend.close()

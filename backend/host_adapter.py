@@ -17,6 +17,7 @@ from typing import Generic, Protocol, TypeVar
 from backend.started import Started
 from shared.clock import Clock, SystemClock
 from shared.operations.model import Owner
+from shared.operations.registry import HOST_OPERATION_ID
 from shared.operations.remote import PendingAnswer, RemoteOperationStub
 from shared.operations.service import OperationsService
 from shared.operations.starts import Launch
@@ -165,7 +166,7 @@ class HostAdapter(Generic[OrderT]):
         host, host_operation_id = candidate.host, self._route.id_prefix + operation_id
         facts = {
             "session_id": operation_id,
-            "host_operation_id": host_operation_id,
+            HOST_OPERATION_ID: host_operation_id,
             "host_service_url": host.target,
         }
         owner = candidate.owner

@@ -20,13 +20,13 @@ from shared.marketdata.provider import BarProvider
 from shared.marketdata.servicer import MarketDataServicer
 from shared.marketdata.store import BarStore
 from shared.operations.memory_store import MemoryOperationStore
-from shared.operations.model import Owner
 from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
-from shared.process import guarded, operations_limits, serve_until_stopped, server_limits
+from shared.process import guarded, operations_service, serve_until_stopped, server_limits
 from shared.rpc.admission import START, STREAM, UNLIMITED
+from shared.rpc.host_channels import HostChannels
 from shared.rpc.server import RpcServer, ServedService
 from shared.settings import load_settings, require_ib, usable_folder
 
@@ -40,14 +40,16 @@ class IbHost:
     server: RpcServer
     operations: OperationsService
     pool: WorkerPool
+    channels: HostChannels
+    """To other hosts on the same store, if it is on one that they share."""
 
 
 def build_ib_host(
     settings: IbHostSettings, instance: Instance, store: OperationStore, provider: BarProvider
 ) -> IbHost:
     """Wire an IB host from its parts."""
-    owner = Owner(instance.id, instance.incarnation, settings.ib_host_address)
-    operations = OperationsService(store, owner, limits=operations_limits(settings))
+    channels = HostChannels(instance.id)
+    operations = operations_service(settings, instance, settings.ib_host_address, store, channels)
     pool = WorkerPool("data", workers=settings.data_workers, queue_limit=settings.data_queue)
     bars = BarStore(settings.data_dir)
     launcher = LocalDataLoadLauncher(operations, pool, bars, provider)
@@ -66,7 +68,7 @@ def build_ib_host(
         ),
     ]
     server = RpcServer(services, settings.ib_host_address, server_limits(settings), instance.id)
-    return IbHost(server, operations, pool)
+    return IbHost(server, operations, pool, channels)
 
 
 @contextmanager
@@ -113,9 +115,17 @@ def main() -> None:
         ib_provider(settings) as provider,
     ):
         host = build_ib_host(settings, instance, MemoryOperationStore(), provider)
-        serve_until_stopped(
-            "ib_host", host.server, host.operations, [host.pool], grace=settings.shutdown_grace
-        )
+        try:
+            serve_until_stopped(
+                "ib_host",
+                host.server,
+                host.operations,
+                [host.pool],
+                grace=settings.shutdown_grace,
+                advertised=settings.advertise_address,
+            )
+        finally:
+            host.channels.close()
 
 
 if __name__ == "__main__":

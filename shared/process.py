@@ -12,9 +12,15 @@ from queue import SimpleQueue
 from time import monotonic
 from types import FrameType
 
+from shared.clock import Clock
+from shared.instance import Instance
+from shared.operations.model import Owner
+from shared.operations.remote import RemoteOperationStub
 from shared.operations.service import OperationsLimits, OperationsService
+from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
 from shared.rpc.errors import KtrdrError
+from shared.rpc.host_channels import HostChannels
 from shared.rpc.server import RpcServer, ServerLimits
 from shared.settings import ProcessSettings, SettingsError
 
@@ -38,6 +44,26 @@ def operations_limits(settings: ProcessSettings) -> OperationsLimits:
         cache_ttl=settings.cache_ttl,
         refresh_waiters=settings.refresh_waiters or max(1, settings.read_limit // 4),
         wait_slots=settings.wait_limit,
+        keep_finished=settings.keep_finished,
+        keep_finished_days=settings.keep_finished_days,
+    )
+
+
+def operations_service(
+    settings: ProcessSettings,
+    instance: Instance,
+    address: str,
+    store: OperationStore,
+    channels: HostChannels,
+    clock: Clock | None = None,
+) -> OperationsService:
+    """The operations of a process that is told to listen at `address`."""
+    return OperationsService(
+        store,
+        Owner(instance.id, instance.incarnation, address),
+        limits=operations_limits(settings),
+        stub_of=lambda target: RemoteOperationStub(channels.to(target)),
+        clock=clock,
     )
 
 
@@ -71,10 +97,12 @@ def serve_until_stopped(
     pools: Sequence[WorkerPool],
     *,
     grace: float,
+    advertised: str | None = None,
 ) -> None:
     """Serve, print one line with the real address, and stop on SIGTERM or SIGINT.
 
     `pools` are its workers; a process that runs no work itself has none.
+    `advertised` is where others reach it, if that is not where it listens.
     """
     told: SimpleQueue[None] = SimpleQueue()  # unlike an Event, safe in a signal's handler
 
@@ -87,7 +115,8 @@ def serve_until_stopped(
     _on_stop_signals(tell)
     sys.setswitchinterval(SWITCH_INTERVAL)
     address = server.bind()
-    operations.advertise(address)
+    operations.advertise(advertised or address)
+    operations.recover()
     server.start()
     print(f"{name} ready on {address}", flush=True)  # noqa: T201  # the line starters wait for
     told.get()

@@ -111,6 +111,15 @@ class ProcessSettings(BaseSettings):
     refresh_waiters: int | None = Field(default=None, ge=1, le=1000)
     """Callers that may wait for one remote host at once; unset: a quarter of read_limit."""
 
+    advertise_address: Target | None = None
+    """Where other ktrdr processes reach this one; unset: where it listens."""
+
+    keep_finished: int = Field(default=10_000, ge=1, le=10_000_000)
+    """Finished operations that are kept; older ones are forgotten when new ones start."""
+
+    keep_finished_days: float = Field(default=90.0, gt=0, le=36_500, allow_inf_nan=False)
+    """Days that finished operations are kept; older ones are forgotten when new ones start."""
+
     shutdown_grace: float = Field(default=5.0, ge=0, le=3600, allow_inf_nan=False)
     """Seconds running work gets to finish when the process is told to stop."""
 

@@ -18,13 +18,13 @@ from shared.marketdata.sample import SampleBarSource
 from shared.marketdata.source import StoredBarSource
 from shared.marketdata.store import BarStore
 from shared.operations.memory_store import MemoryOperationStore
-from shared.operations.model import Owner
 from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
-from shared.process import guarded, operations_limits, serve_until_stopped, server_limits
+from shared.process import guarded, operations_service, serve_until_stopped, server_limits
 from shared.rpc.admission import START, UNLIMITED
+from shared.rpc.host_channels import HostChannels
 from shared.rpc.server import RpcServer, ServedService
 from shared.settings import load_settings, require_training, usable_folder
 from shared.training.launcher import LocalTrainingLauncher
@@ -44,6 +44,8 @@ class TrainingHost:
     server: RpcServer
     operations: OperationsService
     pool: WorkerPool
+    channels: HostChannels
+    """To other hosts on the same store, if it is on one that they share."""
 
 
 def build_training_host(
@@ -53,8 +55,10 @@ def build_training_host(
     provider: ReadableProvider,
 ) -> TrainingHost:
     """Wire a training host from its parts."""
-    owner = Owner(instance.id, instance.incarnation, settings.training_host_address)
-    operations = OperationsService(store, owner, limits=operations_limits(settings))
+    channels = HostChannels(instance.id)
+    operations = operations_service(
+        settings, instance, settings.training_host_address, store, channels
+    )
     pool = WorkerPool(
         "training", workers=settings.training_workers, queue_limit=settings.training_queue
     )
@@ -88,7 +92,7 @@ def build_training_host(
     server = RpcServer(
         services, settings.training_host_address, server_limits(settings), instance.id
     )
-    return TrainingHost(server, operations, pool)
+    return TrainingHost(server, operations, pool, channels)
 
 
 def main() -> None:
@@ -99,13 +103,17 @@ def main() -> None:
     usable_folder(settings.models_dir, "KTRDR_HOME")
     with claimed_instance(settings.state_dir, "training_host") as instance:
         host = build_training_host(settings, instance, MemoryOperationStore(), SampleBarSource())
-        serve_until_stopped(
-            "training_host",
-            host.server,
-            host.operations,
-            [host.pool],
-            grace=settings.shutdown_grace,
-        )
+        try:
+            serve_until_stopped(
+                "training_host",
+                host.server,
+                host.operations,
+                [host.pool],
+                grace=settings.shutdown_grace,
+                advertised=settings.advertise_address,
+            )
+        finally:
+            host.channels.close()
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from shared.rpc.deadline import deadline_of
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
 from shared.rpc.paging import decode_token, encode_token, page_size
 from shared.rpc.request_fields import check_request_id, made_up_request_id, time_field
+from shared.rpc.via import starter
 
 _BACKENDS = "op_data_"
 """Begins a backend's operation ids, which are the request_ids that the IB host gets."""
@@ -73,6 +74,7 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
             type=OperationType.DATA_LOADING,
             fingerprint=order.fingerprint,
             metadata=order.metadata,
+            starter=starter(),
         )
         launch = self._launcher.launch(order, deadline)
         view = self._operations.start_operation(new, launch, deadline=deadline)

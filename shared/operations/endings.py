@@ -26,6 +26,18 @@ PROCESS_STOPPED = OperationError(
 )
 
 
+def process_restarted(last_news: datetime) -> OperationError:
+    """The error of work that ended with its process, which could not record it."""
+    return OperationError(
+        Code.ABORTED,
+        "PROCESS_RESTARTED",
+        "The process that ran the operation ended without recording it, and was started again. "
+        f"Progress and metrics are those last stored, as of {last_news:%Y-%m-%d %H:%M:%S} UTC. "
+        "Start it again with a new request_id.",
+        retryable=True,
+    )
+
+
 def completed(result: PackedResult, at: datetime) -> Decision:
     """The work is done; that wins over a cancellation that came too late."""
     return lambda _status, _cancel: Ending(OperationStatus.COMPLETED, at, result=result)

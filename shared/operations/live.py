@@ -7,7 +7,7 @@ own lock. No method calls a source, a store or another operation.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import inf
@@ -30,6 +30,8 @@ from shared.operations.model import (
 from shared.operations.source import OperationSource, SourceReading
 from shared.rpc.errors import FailedPreconditionError, KtrdrError, StoreUnavailableError
 
+_TRY_AGAIN = 1.0
+"""Seconds after which a store that was away is tried again, if somebody asks."""
 _ORDER = {
     OperationStatus.PENDING: 0,
     OperationStatus.RUNNING: 1,
@@ -61,6 +63,16 @@ class LiveState:
     store_error: OperationError | None
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What the store has of a live operation."""
+
+    operation: Operation
+    metrics_count: int
+    at: float
+    """Monotonic instant of the last attempt."""
+
+
 class Flight:
     """One read of a source that is on its way; whoever needs it waits for `done`."""
 
@@ -79,7 +91,10 @@ class Flight:
 class LiveOperation:
     """An operation that has not ended, or has just ended."""
 
-    def __init__(self, record: OperationRecord, recorded_at: float) -> None:
+    def __init__(
+        self, record: OperationRecord, recorded_at: float, metrics: Sequence[Metric] = ()
+    ) -> None:
+        """`recorded_at` is the monotonic instant the record is known for, `metrics` its log."""
         self.operation_id = record.operation.operation_id
         self._recorded_at = recorded_at
         # Guards every field below. Held for microseconds: never across a read
@@ -97,16 +112,18 @@ class LiveOperation:
         self.sealed = False
         """No more metrics can come: the last drain is done."""
         self.store_error: OperationError | None = None
-        self.stored_status = record.operation.status
-        self._metrics: list[Metric] = []
+        self._stored = Stored(record.operation, len(metrics), recorded_at)
+        self._metrics: list[Metric] = list(metrics)
         self._sent_at = -inf
         self._path: tuple[Hop, ...] = ()
         self._last_report_age: float | None = None
         self._owner_liveness: Liveness | None = None
         self._worker: threading.Thread | None = None
-        self._cancel_wanted: tuple[datetime, str] | None = None
+        self._cancel_wanted = _cancel_of(record.operation)
         self._waiters: set[threading.Event] = set()
         self._upstream_wait = False
+        self.reconsidered_at = -inf
+        """When the store was last asked what has become of it; unguarded, twice does no harm."""
         # Serialises writes to the store, so that an older record never replaces
         # a newer one. Taken before `lock`, never inside it.
         self.store_lock = threading.Lock()
@@ -123,10 +140,20 @@ class LiveOperation:
         """Whether it has ended and the store would not take it yet."""
         return self.ending is not None and self.store_error is not None
 
-    @property
-    def moved_on(self) -> bool:
-        """Whether a read has brought a state that is not stored yet."""
-        return self.ending is None and self.status is not self.stored_status
+    def to_store(self, now: Callable[[], float], interval: float) -> bool:
+        """Whether a read has brought what is to be stored: a state at once, the rest by and by."""
+        stored, operation = self._stored, self.record.operation  # looked at once, each
+        if self.ending is not None:
+            return False
+        if operation.status is not stored.operation.status:
+            return True
+        if self.store_error is not None:
+            return now() - stored.at >= min(interval, _TRY_AGAIN)
+        news = (
+            operation.metrics_count > stored.metrics_count
+            or operation.progress != stored.operation.progress
+        )
+        return news and now() - stored.at >= interval
 
     def raise_if_unstored(self) -> None:
         """Raise StoreUnavailableError if its end is decided and cannot be shown yet."""
@@ -157,9 +184,12 @@ class LiveOperation:
                 store_error=self.store_error,
             )
 
-    def _liveness(self) -> Liveness:
+    def _liveness(self) -> Liveness | None:
+        """What the owner sees; None if it is another process that has not been heard yet."""
         if self._owner_liveness is not None:
             return self._owner_liveness
+        if self.source is not None and self.source.kind is FreshnessSource.REMOTE:
+            return None
         alive = self._worker is not None and self._worker.is_alive()
         return Liveness(alive, self._last_report_age)
 
@@ -228,8 +258,37 @@ class LiveOperation:
             self.ending = ending
             return True
 
-    def seal(self) -> tuple[OperationRecord, list[Metric]] | None:
-        """Build the terminal record after the last drain; None if there is no ending."""
+    def unstored_part(self) -> tuple[OperationRecord, list[Metric], int]:
+        """The record, the metrics that the store lacks, and the place of their first."""
+        with self.lock:
+            first = self._stored.metrics_count
+            return self.record, self._metrics[first:], first
+
+    def note_stored(self, operation: Operation, metrics_count: int, at: float) -> None:
+        """Note what the store has now."""
+        with self.lock:
+            self.store_error = None
+            self._stored = Stored(operation, metrics_count, at)
+
+    def note_not_stored(self, error: OperationError, at: float) -> bool:
+        """Note that the store is away; False if that was known."""
+        with self.lock:
+            known, self.store_error = self.store_error, error
+            self._stored = replace(self._stored, at=at)
+            return known is None
+
+    def follow(self, record: OperationRecord, source: OperationSource) -> None:
+        """Take the operation's owner from a record that another process has kept."""
+        with self.lock:
+            self._change(metadata=record.operation.metadata)
+            self.record = replace(self.record, owner=record.owner)
+            self.source = source
+
+    def seal(self) -> tuple[OperationRecord, list[Metric], int] | None:
+        """Build the terminal record after the last drain; None if there is no ending.
+
+        With it the metrics that the store lacks, and the place of their first.
+        """
         with self.lock:
             if self.ending is None or self.status.terminal:
                 return None
@@ -242,7 +301,9 @@ class LiveOperation:
                 result=self.ending.result,
                 error=self.ending.error,
             )
-            return replace(self.record, operation=self._with_cancel(operation)), self._metrics
+            record = replace(self.record, operation=self._with_cancel(operation))
+            first = self._stored.metrics_count
+            return record, self._metrics[first:], first
 
     def publish(self, record: OperationRecord) -> None:
         """Make the stored terminal record visible and wake whoever waits."""
@@ -371,3 +432,10 @@ class LiveOperation:
         with self.lock:
             for waiter in self._waiters:
                 waiter.set()
+
+
+def _cancel_of(operation: Operation) -> tuple[datetime, str] | None:
+    """The cancellation that a record says was asked for."""
+    if operation.cancel_time is None:
+        return None
+    return operation.cancel_time, operation.cancel_reason

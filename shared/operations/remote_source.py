@@ -42,6 +42,13 @@ OPERATION_LOST = OperationError(
     "its records: the outcome is unknown. Start it again with a new request_id.",
     retryable=True,
 )
+NEVER_STARTED = OperationError(
+    Code.ABORTED,
+    "NEVER_STARTED",
+    "This process was restarted before it had told the host, which knows nothing of the "
+    "operation: nothing has run. Start it again with a new request_id.",
+    retryable=True,
+)
 
 
 class RemoteSource:
@@ -56,8 +63,15 @@ class RemoteSource:
         owner: Owner,
         clock: Clock,
         start_again: StartAgain | None,
+        *,
+        if_unknown: OperationError | None = OPERATION_LOST,
     ) -> None:
+        """`if_unknown` is how the operation ends if its owner does not know it.
+
+        None if that says nothing, because what has become of it stands elsewhere.
+        """
         self._stub = stub
+        self._if_unknown = if_unknown
         self._id = host_operation_id
         self._owner = owner
         self._clock = clock
@@ -158,13 +172,21 @@ class RemoteSource:
     def _missing(self, error: NotFoundError, cursor: int) -> SourceReading | None:
         """The reading of a lost operation; None if the owner was perhaps never told.
 
-        WrongHostError if it is another instance that does not know it.
+        WrongHostError if it is another instance that does not know it;
+        UnavailableError OWNER_FORGOT if that says nothing.
         """
         self._require_owner(error.metadata.get("instance", ""))
-        same_life = error.metadata.get("incarnation") == self._owner.incarnation
-        if same_life and self._start_again is not None:
+        if self._if_unknown is None:
+            raise UnavailableError(
+                f"{self.target} does not know operation {self._id} any more.",
+                reason="OWNER_FORGOT",
+                metadata={"target": self.target or ""},
+            ) from error
+        if error.metadata.get("incarnation") != self._owner.incarnation:
+            return self._ended(OPERATION_LOST, cursor)
+        if self._start_again is not None:
             return None
-        return self._ended(OPERATION_LOST, cursor)
+        return self._ended(self._if_unknown, cursor)
 
     def _repeat_start(self, give_up_at: float, cursor: int) -> SourceReading | None:
         """Repeat the start; the reading of an operation that was refused for good, or None."""

@@ -1,4 +1,4 @@
-"""The operations of this process: registry, lifecycle, and reads that are fresh enough.
+"""The operations of this process: how they start, are read, cancelled, awaited and end.
 
 State lives where it is produced. The service reads it when somebody asks and
 what it knows is too old; nothing here polls, calls back or runs by itself.
@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from math import inf
 
 from shared.clock import Clock, SystemClock
@@ -17,7 +18,7 @@ from shared.operations import endings
 from shared.operations.bridge import ProgressBridge
 from shared.operations.end_wait import EndWait
 from shared.operations.flights import FULL_TIMEOUT
-from shared.operations.live import LiveOperation, LiveState
+from shared.operations.live import LiveOperation
 from shared.operations.model import (
     FreshnessSource,
     Operation,
@@ -26,31 +27,31 @@ from shared.operations.model import (
     Owner,
     PackedResult,
 )
-from shared.operations.refresh import Refreshed, Refresher, late
+from shared.operations.reader import OperationsPage, Reader
+from shared.operations.recovery import end_orphans
+from shared.operations.refresh import Refresher
+from shared.operations.registry import Registry, StubOf, no_stub
 from shared.operations.remote import RemoteOperationStub
 from shared.operations.remote_source import RemoteSource, StartAgain
 from shared.operations.settling import Settler
 from shared.operations.source import BridgeSource, OperationSource
 from shared.operations.starts import Launch, NewOperation, Starts
-from shared.operations.store import ACTIVE, OperationFilter, OperationStore, SortKey
-from shared.operations.sweep import refresh_all
-from shared.operations.views import OperationView, view_of_live, view_of_record
+from shared.operations.store import OperationFilter, OperationStore, SortKey
+from shared.operations.views import OperationView
 from shared.operations.waiting import Waiter, WaitingRoom
 from shared.rpc.errors import (
-    CursorOutOfRangeError,
-    HostUnreachableError,
     KtrdrError,
     OperationActiveError,
     OperationCancelledError,
-    OperationNotFoundError,
-    ProcessStoppingError,
     RequestIdReusedError,
-    ResourceExhaustedError,
     StoreUnavailableError,
     UnavailableError,
 )
 
 logger = logging.getLogger("ktrdr.operations")
+
+_PRUNED_AT_ONCE = 100
+"""Operations beyond the retention that one start forgets at most, so that it stays quick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +64,10 @@ class OperationsLimits:
     """Callers that may wait for one remote target at once."""
     wait_slots: int = 16
     """Callers that may wait for the end of operations at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class OperationsPage:
-    """One page of a listing."""
-
-    views: tuple[OperationView, ...]
-    next_after: SortKey | None
-    """Where the next page begins; None if this is the last."""
-    total_count: int
-    active_count: int
-    unreachable: tuple[str, ...]
+    keep_finished: int = 10_000
+    """Finished operations that are kept."""
+    keep_finished_days: float = 90.0
+    """Days that finished operations are kept."""
 
 
 class OperationsService:
@@ -89,24 +82,29 @@ class OperationsService:
         owner: Owner,
         *,
         limits: OperationsLimits | None = None,
+        stub_of: StubOf | None = None,
         clock: Clock | None = None,
     ) -> None:
-        limits = limits or OperationsLimits()
+        """`stub_of` leads to the owners of recorded operations that are other processes'.
+
+        Without it there must be none: a store of one's own, and no hosts.
+        """
+        self._limits = limits or OperationsLimits()
         self._store = store
         self._owner = owner
         self._clock = clock or SystemClock()
-        self._ttl = limits.cache_ttl
         self._refresher = Refresher(
-            self._clock, ttl=limits.cache_ttl, max_waiters_per_target=limits.refresh_waiters
+            self._clock,
+            ttl=self._limits.cache_ttl,
+            max_waiters_per_target=self._limits.refresh_waiters,
         )
-        self._room = WaitingRoom(limits.wait_slots, self._clock)
+        self._room = WaitingRoom(self._limits.wait_slots, self._clock)
         self._starts = Starts()
-        self._settler = Settler(store, self._clock)
-        # Guards _live and _stopping. Never held while a live operation's lock,
-        # the store or a source is used.
-        self._lock = threading.Lock()
-        self._live: dict[str, LiveOperation] = {}
-        self._stopping = False
+        self._registry = Registry(store, owner, stub_of or no_stub, self._clock)
+        self._settler = Settler(store, self._registry, self._clock)
+        self._reader = Reader(
+            store, self._registry, self._settler, self._refresher, owner, self._limits.cache_ttl
+        )
 
     @property
     def owner(self) -> Owner:
@@ -114,8 +112,15 @@ class OperationsService:
         return self._owner
 
     def advertise(self, address: str) -> None:
-        """Say where this process listens; records made from now on name it."""
+        """Say where others reach this process; records made from now on name it."""
         self._owner = replace(self._owner, address=address)
+
+    def recover(self) -> None:
+        """End what this process ran before it was restarted; raises StoreUnavailableError.
+
+        To be called once, before anybody asks.
+        """
+        end_orphans(self._store, self._owner, self._clock.now())
 
     # ---------------------------------------------------------------- starting
 
@@ -135,21 +140,23 @@ class OperationsService:
         return self.get_operation(new.operation_id, deadline=deadline)
 
     def _start(self, new: NewOperation, launch: Launch) -> None:
-        kept = self._store.get(new.operation_id)
-        if kept is not None:
-            if kept.fingerprint != new.fingerprint:
-                raise RequestIdReusedError(new.request_id, new.operation_id)
+        if _is_there(self._store.get(new.operation_id), new):
             return
         launch.reserve()
         try:
-            self._create(new)
-            launch.begin(new.operation_id)
+            kept = self._create(new)
+            if kept is None:
+                launch.begin(new.operation_id)
+                return
         except BaseException:
-            with self._lock:
-                self._live.pop(new.operation_id, None)
+            self._registry.drop(new.operation_id)
             self._discard(new.operation_id)
             launch.release()
             raise
+        # Another process on the same store was a moment faster.
+        self._registry.drop(new.operation_id)
+        launch.release()
+        _is_there(kept, new)
 
     def _discard(self, operation_id: str) -> None:
         """Forget a refused operation; why it was refused matters more than a store that is away."""
@@ -158,7 +165,8 @@ class OperationsService:
         except StoreUnavailableError as error:
             logger.error("Operation %s was refused but stays stored: %s", operation_id, error)  # noqa: TRY400  # the sentence says it
 
-    def _create(self, new: NewOperation) -> None:
+    def _create(self, new: NewOperation) -> OperationRecord | None:
+        """Record a new operation; return the record of another that has its id, or None."""
         now = self._clock.now()
         operation = Operation(
             operation_id=new.operation_id,
@@ -168,15 +176,26 @@ class OperationsService:
             update_time=now,
             metadata=dict(new.metadata),
         )
-        record = OperationRecord(operation, self._owner, new.request_id, new.fingerprint)
-        with self._lock:
-            if self._stopping:
-                raise ProcessStoppingError(
-                    "This process is shutting down and starts no more work; try another or "
-                    "the same once it is up again."
-                )
-            self._live[new.operation_id] = LiveOperation(record, self._clock.monotonic())
-        self._store.create(record)
+        record = OperationRecord(
+            operation, self._owner, new.request_id, new.fingerprint, starter=new.starter
+        )
+        self._registry.add(LiveOperation(record, self._clock.monotonic()))
+        kept = self._store.create(record)
+        if kept != record:
+            return kept
+        self._prune()
+        return None
+
+    def _prune(self) -> None:
+        """Forget some of what is beyond the retention; no start fails for it."""
+        before = self._clock.now() - timedelta(days=self._limits.keep_finished_days)
+        try:
+            pruned = self._store.prune(self._limits.keep_finished, before, _PRUNED_AT_ONCE)
+        except StoreUnavailableError as error:
+            logger.warning("Finished operations could not be pruned: %s", error)
+        else:
+            if pruned:
+                logger.info("Pruned %d finished operations", len(pruned))
 
     def register_local_bridge(self, operation_id: str, bridge: ProgressBridge) -> None:
         """Say which bridge the operation's worker in this process writes to."""
@@ -218,6 +237,12 @@ class OperationsService:
         with live.lock:
             live.source = source
 
+    def _open(self, operation_id: str) -> LiveOperation:
+        live = self._registry.get(operation_id)
+        if live is None:
+            raise self._reader.unknown(operation_id)
+        return live
+
     # --------------------------------------------------------------- lifecycle
 
     def run_operation(self, operation_id: str, work: Callable[[], PackedResult]) -> None:
@@ -236,8 +261,7 @@ class OperationsService:
 
     def begin_operation(self, operation_id: str) -> bool:
         """PENDING → RUNNING on the calling thread; False if it has been ended."""
-        with self._lock:
-            live = self._live.get(operation_id)
+        live = self._registry.get(operation_id)
         if live is None or not live.begin(threading.current_thread(), self._clock.now()):
             return False
         self._settler.save(live)
@@ -255,25 +279,18 @@ class OperationsService:
         """
         now = self._clock.now()
         if isinstance(error, OperationCancelledError):
-            return self._end(operation_id, endings.stopped(now, process_stopping=self._stopping))
+            return self._end(
+                operation_id, endings.stopped(now, process_stopping=self._registry.stopping)
+            )
         if not isinstance(error, KtrdrError):
             logger.error("Operation %s raised", operation_id, exc_info=error)
         return self._end(operation_id, endings.failed(endings.error_of(error), now))
 
     def _end(self, operation_id: str, decision: endings.Decision) -> bool:
-        with self._lock:
-            live = self._live.get(operation_id)
+        live = self._registry.get(operation_id)
         if live is None or not live.claim_ending(decision):
             return False
-        return self._settle(live)
-
-    def _settle(self, live: LiveOperation, *, wait: bool = True) -> bool:
-        """Carry out the ending; False if it has to be tried again."""
-        if not self._settler.settle(live, wait=wait):
-            return False
-        with self._lock:
-            self._live.pop(live.operation_id, None)
-        return True
+        return self._settler.settle(live, wait=True)
 
     # ----------------------------------------------------------------- reading
 
@@ -290,23 +307,16 @@ class OperationsService:
 
         `max_staleness` in seconds is strict, 0 reads now; None accepts the TTL
         and, if that cannot be had, whatever is known. Raises
-        OperationNotFoundError; UnavailableError if a strict bound cannot be met.
+        OperationNotFoundError; UnavailableError if a strict bound cannot be met,
+        or if the store is away and the operation not in memory.
         """
-        with self._lock:
-            live = self._live.get(operation_id)
-        if live is None:
-            return self._recorded(operation_id, metrics_cursor, metrics_limit)
-        staleness = self._ttl if max_staleness is None else max_staleness
-        for _ in range(2):
-            refreshed = self._refresh(live, staleness, deadline)
-            view, error = self._view(live, refreshed, staleness, metrics_cursor, metrics_limit)
-            if error is refreshed.error or not refreshed.cached:
-                break  # else it was young enough when it was chosen, and is not any more
-        if max_staleness is not None:
-            if error is not None:
-                raise _strict(error)
-            live.raise_if_unstored()
-        return view
+        return self._reader.get_operation(
+            operation_id,
+            max_staleness=max_staleness,
+            metrics_cursor=metrics_cursor,
+            metrics_limit=metrics_limit,
+            deadline=deadline,
+        )
 
     def get_metrics(
         self, operation_id: str, cursor: int, limit: int, *, deadline: float = inf
@@ -316,20 +326,7 @@ class OperationsService:
         Raises CursorOutOfRangeError for a cursor past the end, once a read of
         the worker has confirmed it.
         """
-        view = self.get_operation(
-            operation_id, metrics_cursor=cursor, metrics_limit=limit, deadline=deadline
-        )
-        if cursor > view.operation.metrics_count and not view.operation.status.terminal:
-            view = self.get_operation(
-                operation_id,
-                max_staleness=0.0,
-                metrics_cursor=cursor,
-                metrics_limit=limit,
-                deadline=deadline,
-            )
-        if cursor > view.operation.metrics_count:
-            raise CursorOutOfRangeError(cursor, view.operation.metrics_count)
-        return view
+        return self._reader.get_metrics(operation_id, cursor, limit, deadline=deadline)
 
     def list_operations(
         self, wanted: OperationFilter, after: SortKey | None, limit: int, *, deadline: float = inf
@@ -339,94 +336,18 @@ class OperationsService:
         Rows that no longer match once refreshed are left out; counts are as
         recorded; targets that did not answer are named.
         """
-        deadline = min(deadline, self._clock.monotonic() + 1.0)
-        records = self._store.page(wanted, after, limit + 1)
-        ids = [record.operation.operation_id for record in records[:limit]]
-        with self._lock:
-            lives = {id_: self._live[id_] for id_ in ids if id_ in self._live}
-        targets = {id_: live.source.target for id_, live in lives.items() if live.source}
-        results = refresh_all(self._refresher, list(lives.values()), self._ttl, deadline)
-        refreshed = dict(zip(lives, results, strict=True))
-        for live in lives.values():
-            self._store_news(live)
-        views = [self._row(id_, lives.get(id_), refreshed.get(id_)) for id_ in ids]
-        last = records[limit - 1].operation if len(records) > limit else None
-        return OperationsPage(
-            views=tuple(
-                view
-                for view in views
-                if view is not None and wanted.matches(view.operation.type, view.operation.status)
-            ),
-            next_after=None if last is None else (last.create_time, last.operation_id),
-            total_count=self._store.count(wanted),
-            active_count=self._store.count(ACTIVE),
-            unreachable=_unreachable(targets, refreshed),
-        )
+        return self._reader.list_operations(wanted, after, limit, deadline=deadline)
 
-    def _row(
-        self, operation_id: str, live: LiveOperation | None, refreshed: Refreshed | None
-    ) -> OperationView | None:
-        """The row of a listing; None if it has gone or is not ours to read."""
-        if live is not None and refreshed is not None:
-            return self._view(live, refreshed, self._ttl, 0, 0)[0]
-        kept = self._store.get(operation_id)
-        return None if kept is None else self._terminal(kept, 0, 0)
+    def note_told(self, operation_id: str, told: Collection[str]) -> None:
+        """Note that these instances know how an operation ended.
 
-    def _refresh(self, live: LiveOperation, staleness: float, deadline: float) -> Refreshed:
-        refreshed = self._refresher.refresh(live, staleness, deadline)
-        self._store_news(live)
-        return refreshed
-
-    def _store_news(self, live: LiveOperation) -> None:
-        """Store a state that a read has brought; carry out an ending, also one not stored before.
-
-        Listings are filtered by what is stored.
+        Until the one that started it does, its record is not pruned by count.
         """
-        if live.status.terminal:
+        if not told:
             return
-        if live.ending is not None:
-            self._settle(live, wait=False)
-        elif live.moved_on:
-            self._settler.save(live, wait=False)
-
-    def _recorded(self, operation_id: str, cursor: int, limit: int) -> OperationView:
         record = self._store.get(operation_id)
-        view = None if record is None else self._terminal(record, cursor, limit)
-        if view is None:
-            raise self._unknown(operation_id)
-        return view
-
-    def _unknown(self, operation_id: str) -> OperationNotFoundError:
-        """The error that says who does not know the operation, for whoever stands in for it."""
-        return OperationNotFoundError(
-            operation_id, instance=self._owner.instance_id, incarnation=self._owner.incarnation
-        )
-
-    def _terminal(self, record: OperationRecord, cursor: int, limit: int) -> OperationView | None:
-        """The view of a finished record; None if it is open and not ours to read."""
-        if not record.operation.status.terminal:
-            return None
-        metrics = self._store.metrics(record.operation.operation_id, cursor, limit)
-        return view_of_record(record.operation, metrics, self._owner.instance_id)
-
-    def _view(
-        self, live: LiveOperation, refreshed: Refreshed, staleness: float, cursor: int, limit: int
-    ) -> tuple[OperationView, KtrdrError | None]:
-        """What is known, and why it is older than it may be; None if it is not."""
-        # The clock is read after the state: a read may land in between.
-        state = live.state(cursor, limit)
-        now = self._clock.monotonic()
-        age = now - state.observed_at
-        if _too_old(live, state, refreshed, staleness, age):
-            refreshed = replace(refreshed, error=late(live, age, staleness))
-        return view_of_live(state, refreshed, self._owner.instance_id, now), refreshed.error
-
-    def _open(self, operation_id: str) -> LiveOperation:
-        with self._lock:
-            live = self._live.get(operation_id)
-        if live is None:
-            raise self._unknown(operation_id)
-        return live
+        if record is not None and not record.outcome_read and record.starter in told:
+            self._store.mark_read(operation_id)
 
     # -------------------------------------------------------------- cancelling
 
@@ -444,9 +365,8 @@ class OperationsService:
             raise UnavailableError(
                 f"Operation {operation_id} is still being started; cancel again."
             )
-        with self._lock:
-            live = self._live.get(operation_id)
-        if live is not None and live.want_cancel(reason, self._clock.now()):
+        live = self._registry.find(operation_id)
+        if isinstance(live, LiveOperation) and live.want_cancel(reason, self._clock.now()):
             self._cancel(live, reason, deadline)
         return self.get_operation(operation_id, deadline=deadline)
 
@@ -461,12 +381,12 @@ class OperationsService:
                 raise
         here = source is None or source.kind is FreshnessSource.BRIDGE
         if not here:
-            self._refresh(live, 0.0, deadline)  # a queued one has ended at once
+            self._reader.refresh(live, 0.0, deadline)  # a queued one has ended at once
         if here and live.claim_ending(
             endings.stopped(self._clock.now(), process_stopping=False),
             only_from=OperationStatus.PENDING,  # no worker is at it yet
         ):
-            self._settle(live)
+            self._settler.settle(live, wait=True)
         elif live.mark_cancelling(self._clock.now()):
             self._settler.save(live)
 
@@ -485,16 +405,9 @@ class OperationsService:
 
         Raises OperationNotFoundError; OperationActiveError if it has not ended.
         """
-        with self._lock:
-            live = self._live.get(operation_id)
-        if live is None:
-            kept = self._store.get(operation_id)
-            if kept is None:
-                raise self._unknown(operation_id)
-            if kept.operation.status.terminal:
-                self._store.delete(operation_id)
-                return
-        raise OperationActiveError(operation_id)
+        if not self.get_operation(operation_id).operation.status.terminal:
+            raise OperationActiveError(operation_id)
+        self._store.delete(operation_id)
 
     # ----------------------------------------------------------------- waiting
 
@@ -510,8 +423,7 @@ class OperationsService:
         # A start that is refused ends no operation, so nothing would wake us.
         self._starts.settled(operation_id, min(FULL_TIMEOUT, until - self._clock.monotonic()))
         view = self.get_operation(operation_id, deadline=deadline)
-        with self._lock:
-            live = self._live.get(operation_id)
+        live = self._registry.get(operation_id)
         if live is None or view.operation.status.terminal:
             return self.get_operation(operation_id, deadline=deadline), None
         retry_after = self._room.enter()
@@ -523,8 +435,8 @@ class OperationsService:
                 waiter,
                 until,
                 self._clock,
-                refresh=lambda live: self._refresh(live, 0.0, deadline),
-                stopping=lambda: self._stopping,
+                refresh=lambda live: self._reader.refresh(live, 0.0, deadline),
+                stopping=lambda: self._registry.stopping,
             ).run()
         finally:
             self._room.leave()
@@ -539,10 +451,7 @@ class OperationsService:
 
         True if work of this process is still open, so that somebody may watch it.
         """
-        with self._lock:
-            self._stopping = True
-            lives = list(self._live.values())
-        for live in lives:
+        for live in self._registry.refuse_new():
             live.wake_waiters()
         return bool(self._local())
 
@@ -556,12 +465,11 @@ class OperationsService:
         decision = endings.stopped(self._clock.now(), process_stopping=True)
         for live, _ in self._local():
             live.claim_ending(decision)
-            self._settle(live)  # also what had ended and could not be stored
+            self._settler.settle(live, wait=True)  # also what had ended and could not be stored
 
     def _local(self) -> Sequence[tuple[LiveOperation, OperationSource]]:
         """What runs in this process, with its source, which goes when it ends."""
-        with self._lock:
-            sources = [(live, live.source) for live in self._live.values()]
+        sources = [(live, live.source) for live in self._registry.all()]
         return [
             (live, source)
             for live, source in sources
@@ -569,34 +477,8 @@ class OperationsService:
         ]
 
 
-def _unreachable(
-    targets: Mapping[str, str | None], refreshed: Mapping[str, Refreshed]
-) -> tuple[str, ...]:
-    """The targets that did not answer, each once, in the order of the listing."""
-    named = {
-        targets.get(id_): None
-        for id_, result in refreshed.items()
-        if isinstance(result.error, HostUnreachableError)
-    }
-    return tuple(target for target in named if target is not None)
-
-
-def _too_old(
-    live: LiveOperation, state: LiveState, refreshed: Refreshed, staleness: float, age: float
-) -> bool:
-    """Whether a state that was young enough when it was chosen was not when it was copied."""
-    if live.sealed or refreshed.error is not None or not 0 < staleness < age:
-        return False
-    if state.source is FreshnessSource.BRIDGE:
-        return refreshed.cached  # one that was read just now is as young as can be had
-    return state.source is FreshnessSource.REMOTE
-
-
-def _strict(error: KtrdrError) -> KtrdrError:
-    """What a caller with a strict bound gets: UNAVAILABLE, whatever kept us from reading."""
-    if isinstance(error, UnavailableError):
-        return error
-    retry_after = error.retry_after if isinstance(error, ResourceExhaustedError) else 1.0
-    return HostUnreachableError(
-        error.message, retry_after=retry_after, reason=error.reason, metadata=error.metadata
-    )
+def _is_there(kept: OperationRecord | None, new: NewOperation) -> bool:
+    """Whether the operation exists; RequestIdReusedError if it is of a different request."""
+    if kept is not None and kept.fingerprint != new.fingerprint:
+        raise RequestIdReusedError(new.request_id, new.operation_id)
+    return kept is not None

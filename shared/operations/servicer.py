@@ -21,6 +21,7 @@ from shared.operations.waiting import Waiter
 from shared.rpc.deadline import deadline_of
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
 from shared.rpc.paging import decode_time, decode_token, encode_token, page_size
+from shared.rpc.via import passed
 
 MAX_PAGE_METRICS = 1000
 MAX_PAGE_BYTES = 1024 * 1024
@@ -60,6 +61,8 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
             response.metrics.extend(page)
             response.new_cursor = min(request.metrics_cursor + len(page), count)
             response.has_more = response.new_cursor < count
+        if view.operation.status.terminal and not response.has_more:
+            self._operations.note_told(view.operation.operation_id, passed())
         return response
 
     def GetMetrics(  # noqa: N802  # the contract's name

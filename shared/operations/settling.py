@@ -7,22 +7,38 @@ last metrics, nor before it is stored.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from datetime import timedelta
+from math import inf
 
 from shared.clock import Clock
 from shared.operations.flights import FULL_TIMEOUT, PAGE, log_refresh
 from shared.operations.live import LiveOperation
-from shared.operations.model import FreshnessSource, Operation, OperationError, OperationStatus
+from shared.operations.model import (
+    FreshnessSource,
+    Operation,
+    OperationError,
+    OperationRecord,
+    OperationStatus,
+)
+from shared.operations.registry import Registry
 from shared.operations.store import OperationStore
 from shared.rpc.errors import StoreUnavailableError
 
 logger = logging.getLogger("ktrdr.operations")
 
 
+NEWS = 5.0
+"""Seconds between two writes of what readers have learnt of one operation."""
+
+
 class Settler:
     """Brings live operations to the store; a store that is away stops no work."""
 
-    def __init__(self, store: OperationStore, clock: Clock) -> None:
+    def __init__(self, store: OperationStore, registry: Registry, clock: Clock) -> None:
+        """`registry` lets go of what has ended."""
         self._store = store
+        self._registry = registry
         self._clock = clock
 
     def settle(self, live: LiveOperation, *, wait: bool) -> bool:
@@ -39,17 +55,30 @@ class Settler:
             if sealed is None:
                 return live.status.terminal
             record = self._store.finish(*sealed)
-            live.publish(record)
+            self._publish(live, record)
         except StoreUnavailableError as error:
-            _note(live, error)
+            self._note(live, error)
             return False
         finally:
             live.store_lock.release()
         _log_end(record.operation)
         return True
 
+    def settle_or_save(self, live: LiveOperation) -> None:
+        """Store what a read has brought; carry out an ending, also one not stored before.
+
+        Listings are filtered by what is stored. What another process on this
+        store runs, it stores itself.
+        """
+        if live.status.terminal:
+            return
+        if live.ending is not None:
+            self.settle(live, wait=False)
+        elif live.to_store(self._clock.monotonic, NEWS) and self._registry.keeps(live.record):
+            self.save(live, wait=False)
+
     def save(self, live: LiveOperation, *, wait: bool = True) -> None:
-        """Store a transition; if the store is away, readers are told.
+        """Store a transition or news; if the store is away, readers are told.
 
         Without `wait`, another caller's attempt is left alone.
         """
@@ -58,7 +87,7 @@ class Settler:
         try:
             self._save(live)
         except StoreUnavailableError as error:
-            _note(live, error)
+            self._note(live, error)
         finally:
             live.store_lock.release()
 
@@ -68,12 +97,34 @@ class Settler:
             self._save(live)
 
     def _save(self, live: LiveOperation) -> None:
-        """Store the record as it is, under the store lock."""
-        record = live.record
-        self._store.save(record)
-        with live.lock:
-            live.store_error = None
-            live.stored_status = record.operation.status
+        """Store the record as it is, under the store lock.
+
+        If another process on the same store was first to end it, that stands.
+        """
+        record, metrics, first = live.unstored_part()
+        kept = self._store.save(self._dated(live, record), metrics, first)
+        if kept.operation.status.terminal:
+            self._publish(live, kept)
+        else:
+            live.note_stored(record.operation, first + len(metrics), self._clock.monotonic())
+
+    def _publish(self, live: LiveOperation, record: OperationRecord) -> None:
+        """Make a stored ending visible; from then on it is read from the store."""
+        live.publish(record)
+        self._registry.drop(live.operation_id)
+
+    def _dated(self, live: LiveOperation, record: OperationRecord) -> OperationRecord:
+        """Add when another process's state was so, for whoever takes it up later."""
+        if live.observed_at == -inf or self._registry.owns(record):
+            return record
+        age = self._clock.monotonic() - live.observed_at
+        return replace(record, known_time=self._clock.now() - timedelta(seconds=age))
+
+    def _note(self, live: LiveOperation, error: StoreUnavailableError) -> None:
+        """Let readers see that the store is away, and waiters look."""
+        if live.note_not_stored(OperationError.of(error), self._clock.monotonic()):
+            logger.error("Operation %s could not be stored: %s", live.operation_id, error)
+        live.wake_waiters()
 
     def _drain(self, live: LiveOperation) -> None:
         """Read a bridge to its end; its worker has stopped writing.
@@ -94,14 +145,6 @@ class Settler:
                     break
         except Exception:  # a bridge that cannot be read must not keep its operation open
             logger.exception("The bridge of operation %s could not be drained", live.operation_id)
-
-
-def _note(live: LiveOperation, error: StoreUnavailableError) -> None:
-    """Let readers see that the store is away, and waiters look."""
-    with live.lock:
-        live.store_error = OperationError.of(error)
-    live.wake_waiters()
-    logger.error("Operation %s could not be stored: %s", live.operation_id, error)
 
 
 def _log_end(operation: Operation) -> None:

@@ -24,6 +24,8 @@ class NewOperation:
     fingerprint: str
     """Digest of the validated request, to tell a repeat from a reuse."""
     metadata: Mapping[str, str] = field(default_factory=dict)
+    starter: str = ""
+    """The instance that starts it on behalf of its own client; empty for a client itself."""
 
 
 class Launch(Protocol):

@@ -101,6 +101,16 @@ class ViaInterceptor(MethodInterceptor):
         return passed
 
 
+def passed() -> tuple[str, ...]:
+    """The ids of the instances that the call being served came through, the last one last."""
+    return _passed.get()
+
+
+def starter() -> str:
+    """The instance that makes the call being served; empty if that is a client."""
+    return "".join(_passed.get()[-1:])
+
+
 def forwarded(instance: str) -> tuple[tuple[str, str], ...]:
     """The metadata of a call made on behalf of the one being served, by this instance."""
     return _metadata((*_passed.get(), instance))

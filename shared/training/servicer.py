@@ -17,6 +17,7 @@ from shared.operations.starts import NewOperation
 from shared.rpc.deadline import deadline_of
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
 from shared.rpc.request_fields import check_request_id, made_up_request_id, time_field
+from shared.rpc.via import starter
 from shared.training.launcher import TrainingLauncher, TrainingOrder
 from shared.training.request import TrainingRequest, check_request
 from shared.training.strategy import Strategy, load_strategy
@@ -61,6 +62,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
             type=OperationType.TRAINING,
             fingerprint=order.fingerprint,
             metadata=order.metadata,
+            starter=starter(),
         )
         launch = self._launcher.launch(order, deadline)
         view = self._operations.start_operation(new, launch, deadline=deadline)

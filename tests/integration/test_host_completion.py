@@ -205,7 +205,7 @@ def test_a_long_log_is_read_to_its_end_before_the_end_is_shown(
     known: list[tuple[OperationStatus, int]] = []
 
     def look(method: str) -> None:
-        live = front.backend.operations._live[operation_id]
+        live = front.backend.operations._registry._live[operation_id]
         known.append((live.status, live.metrics_count))
 
     host.servicer.before = look

@@ -337,7 +337,7 @@ def test_an_address_that_comes_to_lead_back_to_the_backend_is_told_as_such(pair:
 
 def _flies(pair: Hosted, operation_id: str) -> Callable[[], bool]:
     """Whether a refresh is on its way."""
-    live = pair.running.backend.operations._live[operation_id]
+    live = pair.running.backend.operations._registry._live[operation_id]
     return lambda: live.flight is not None
 
 

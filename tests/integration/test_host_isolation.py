@@ -129,7 +129,7 @@ def _polled(pair: Pair, clients: int = POLLERS) -> Iterator[Polling]:
 
 def _flight(pair: Pair) -> object:
     """The read of the first host that is on its way."""
-    return pair.running.backend.operations._live[pair.on_slow].flight
+    return pair.running.backend.operations._registry._live[pair.on_slow].flight
 
 
 def test_an_operation_on_a_healthy_host_is_read_while_others_wait_for_a_frozen_one(

@@ -120,7 +120,7 @@ def test_what_has_ended_does_not_count(tmp_path: Path) -> None:
         _busy(second, 1)
         for work in list(first.works.values()):
             work.finish()
-        eventually(lambda: not first.operations._live)
+        eventually(lambda: not first.operations._registry._live)
         assert first.address == _trainer(front, front.train())
 
 
@@ -197,7 +197,7 @@ def test_a_host_that_stops_is_passed_over(tmp_path: Path) -> None:
         stopping.operations.refuse_starts()
         _busy(healthy, 2)
         assert healthy.address == _trainer(front, front.train())
-        assert not stopping.operations._live
+        assert not stopping.operations._registry._live
 
 
 def test_a_host_that_goes_down_between_asking_and_telling_is_passed_over(tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_a_host_that_goes_down_between_asking_and_telling_is_passed_over(tmp_pat
             """Cut, when the other is asked how busy it is, and wait until that is noticed."""
             relay.cut()
             states: list[grpc.ChannelConnectivity] = []
-            channel = front.backend.channels[0]._connection.channel
+            channel = front.backend.channels.to(relay.address)._connection.channel
             channel.subscribe(states.append)
             eventually(lambda: bool(states) and states[-1] != grpc.ChannelConnectivity.READY)
             channel.unsubscribe(states.append)

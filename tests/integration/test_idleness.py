@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from shared.operations.live import LiveOperation
+from shared.operations.reader import Reader
 from shared.operations.refresh import Refreshed
-from shared.operations.service import OperationsService
 from tests.integration.running import COMPLETED, RUNNING, running_backend
 from tests.support.eventually import eventually
 
@@ -54,15 +54,15 @@ def test_reports_nobody_asks_for_are_never_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refreshes: list[str] = []
-    refresh = OperationsService._refresh
+    refresh = Reader.refresh
 
     def counted(
-        service: OperationsService, live: LiveOperation, staleness: float, deadline: float
+        reader: Reader, live: LiveOperation, staleness: float, deadline: float
     ) -> Refreshed:
         refreshes.append(live.operation_id)
-        return refresh(service, live, staleness, deadline)
+        return refresh(reader, live, staleness, deadline)
 
-    monkeypatch.setattr(OperationsService, "_refresh", counted)
+    monkeypatch.setattr(Reader, "refresh", counted)
     with running_backend(tmp_path, cache_ttl=0.0) as running:
         work = running.scripted.start_running(epochs=5000)
         reads = work.bridge.reads
@@ -82,7 +82,7 @@ def test_the_worker_is_gone_after_the_end(tmp_path: Path) -> None:
         work.finish()
         assert COMPLETED == running.ended(work.operation_id).status
         eventually(lambda: not _ours(_threads() - before))
-        assert not running.backend.operations._live
+        assert not running.backend.operations._registry._live
 
 
 def test_the_worker_is_gone_after_a_real_training(tmp_path: Path) -> None:

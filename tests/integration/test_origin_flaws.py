@@ -238,7 +238,7 @@ def test_flaw_09_a_host_that_stands_still_holds_up_no_other_operation(tmp_path: 
         relay.freeze()
         reading = clients.submit(outcome_of, lambda: running.operation(stuck))
         cancelling = clients.submit(outcome_of, lambda: running.cancel(stuck))
-        eventually(lambda: running.backend.operations._live[stuck].flight is not None)
+        eventually(lambda: running.backend.operations._registry._live[stuck].flight is not None)
         work.report_epochs(2)
         assert [1, 2] == running.epochs(free)
         assert CANCELLING == running.cancel(free).status
@@ -294,7 +294,7 @@ def test_flaw_12_a_cancellation_before_the_worker_came_is_not_forgotten(
     assert not local.operation(queued.operation_id).HasField("start_time")
     last.finish()
     local.ended(last.operation_id)
-    assert not local.backend.operations._live  # no signal, bridge or cursor is kept
+    assert not local.backend.operations._registry._live  # no signal, bridge or cursor is kept
 
 
 def test_flaw_13_when_the_worker_has_gone_the_end_is_on_record(local: RunningBackend) -> None:

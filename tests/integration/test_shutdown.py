@@ -171,5 +171,5 @@ def test_starts_that_race_with_the_end_are_refused_or_recorded(tmp_path: Path) -
         operations = running.backend.operations
         ends = {operations.get_operation(one).operation.status for one in accepted}
         assert ends <= {OperationStatus.COMPLETED, OperationStatus.FAILED}
-        assert not operations._live
+        assert not operations._registry._live
         assert 0 == operations._store.count(ACTIVE)

@@ -203,7 +203,7 @@ def test_a_signal_during_the_start_is_not_lost(capsys: pytest.CaptureFixture[str
     parts: Any = Parts()
     serve_until_stopped("probe", parts, parts, [parts], grace=0.5)
     assert capsys.readouterr().out == "probe ready on 127.0.0.1:7\n"
-    assert (parts.told[:3], parts.told[-1]) == (["bind", "advertise", "start"], "stop")
+    assert (parts.told[:4], parts.told[-1]) == (["bind", "advertise", "recover", "start"], "stop")
     assert pytest.approx(SWITCH_INTERVAL, rel=0.01) == sys.getswitchinterval()
 
 

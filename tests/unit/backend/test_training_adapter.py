@@ -116,7 +116,7 @@ class Routing:
         """What a start is refused with; it leaves nothing behind."""
         error = error_of(lambda: self.start(within))
         assert self.setup.store.get("op") is None
-        assert {} == self.setup.service._live
+        assert {} == self.setup.service._registry._live
         return error
 
     @property

@@ -23,6 +23,7 @@ from shared.operations.model import (
 from shared.operations.service import OperationsLimits, OperationsService
 from shared.operations.source import OperationSource
 from shared.operations.starts import NewOperation
+from shared.operations.store import OperationFilter, SortKey
 from shared.rpc.errors import StoreUnavailableError
 from tests.support.clock import FakeClock
 
@@ -115,19 +116,44 @@ class FakeLaunch:
 
 
 class FlakyStore(MemoryOperationStore):
-    """A store that is away while `away`, and counts terminal writes."""
+    """A store that takes no writes while `away`, is not there while `gone`, and counts calls."""
 
     def __init__(self) -> None:
         super().__init__()
         self.away = False
+        self.gone = False
+        self.gets = 0
+        self.saves = 0
         self.finishes = 0
         self.finish_gate = threading.Event()
         self.finish_gate.set()
         self.finishing = threading.Event()
 
     def _reach(self) -> None:
-        if self.away:
+        if self.away or self.gone:
             raise StoreUnavailableError("The store is away.")
+
+    def _reach_to_read(self) -> None:
+        if self.gone:
+            raise StoreUnavailableError("The store is gone.")
+
+    def get(self, operation_id: str) -> OperationRecord | None:
+        """Return a record, unless gone."""
+        self.gets += 1
+        self._reach_to_read()
+        return super().get(operation_id)
+
+    def page(
+        self, wanted: OperationFilter, after: SortKey | None, limit: int
+    ) -> Sequence[OperationRecord]:
+        """Return a page, unless gone."""
+        self._reach_to_read()
+        return super().page(wanted, after, limit)
+
+    def prune(self, keep: int, ended_before: datetime, limit: int) -> Sequence[str]:
+        """Forget what is beyond the retention, unless away."""
+        self._reach()
+        return super().prune(keep, ended_before, limit)
 
     def create(self, record: OperationRecord) -> OperationRecord:
         """Keep a new record, unless away."""
@@ -143,6 +169,7 @@ class FlakyStore(MemoryOperationStore):
         self, record: OperationRecord, metrics: Sequence[Metric] = (), first: int = 0
     ) -> OperationRecord:
         """Replace a record, unless away."""
+        self.saves += 1
         self._reach()
         return super().save(record, metrics, first)
 
@@ -200,7 +227,7 @@ class Setup:
         """Start an operation without a source."""
         self.service.start_operation(new_operation(operation_id), FakeLaunch(self.service))
         self.clock.advance(10)
-        return self.service._live[operation_id]
+        return self.service._registry._live[operation_id]
 
     def status(self, operation_id: str = "op") -> OperationStatus:
         """The state as a reader sees it."""

@@ -335,12 +335,12 @@ def test_an_error_of_the_store_is_only_the_stores(setup: Setup) -> None:
 
 def test_an_age_is_never_negative_though_a_read_lands_while_one_is_answered(setup: Setup) -> None:
     setup.running()
-    live = setup.service._live["op"]
+    live = setup.service._registry._live["op"]
     copy = live.state
 
     def landing(cursor: int, limit: int) -> LiveState:
         setup.clock.advance(1.0)
-        setup.service._refresh(live, 0.0, inf)  # another caller's, as it were
+        setup.service._reader.refresh(live, 0.0, inf)  # another caller's, as it were
         return copy(cursor, limit)
 
     live.state = landing  # type: ignore[method-assign]  # stands for another thread

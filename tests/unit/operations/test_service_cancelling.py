@@ -123,7 +123,7 @@ def test_a_cancellation_racing_with_an_end_leaves_one_end() -> None:
         act = (end, lambda setup=setup: setup.service.cancel_operation("op"))
         assert [] == in_threads(2, lambda index, act=act: act[index]())  # type: ignore[misc]  # bound now
         assert setup.status() in ({S.COMPLETED} if error is None else {S.FAILED, S.CANCELLED})
-        assert {} == setup.service._live
+        assert {} == setup.service._registry._live
 
 
 def test_an_owner_that_cannot_be_told_changes_nothing(setup: Setup) -> None:

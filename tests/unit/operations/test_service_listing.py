@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from shared.operations.model import OperationStatus, OperationType
-from shared.operations.service import OperationsPage
+from shared.operations.reader import OperationsPage
 from shared.operations.store import ACTIVE, OperationFilter, SortKey
 from shared.rpc.errors import HostUnreachableError
 from tests.support.eventually import eventually

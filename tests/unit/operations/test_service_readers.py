@@ -114,7 +114,7 @@ def test_every_reader_gets_every_metric_once(ending: str, remote: bool) -> None:
     ended = {"complete": S.COMPLETED, "fail": S.FAILED, "cancel": S.CANCELLED}[ending]
     assert {ended} == {reader.status for reader in seen}
     assert 1 == front.store.finishes
-    assert {} == front.service._live
+    assert {} == front.service._registry._live
     assert not front.service._refresher.outages._waiting
 
 
@@ -263,7 +263,7 @@ class ServiceMachine(RuleBasedStateMachine):
             while not reader.read(self.setup, None, 50):
                 pass
             assert list(range(1, self.written + 1)) == reader.seen
-        assert {} == self.setup.service._live
+        assert {} == self.setup.service._registry._live
 
 
 TestServiceInAnyOrder = ServiceMachine.TestCase

@@ -42,7 +42,7 @@ def assert_nothing_left(setup: Setup) -> None:
         setup.service.get_operation("op")
     assert (0, {}, {}) == (
         setup.store.count(OperationFilter()),
-        setup.service._live,
+        setup.service._registry._live,
         setup.service._starts._running,
     )
 

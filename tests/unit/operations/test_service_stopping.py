@@ -124,7 +124,7 @@ def test_operations_that_end_while_the_process_stops_do_not_disturb_it() -> None
         setup.service.end_unfinished()
         ending.result()
         assert all(setup.status(name).terminal for name in "abc")
-        assert {} == setup.service._live
+        assert {} == setup.service._registry._live
 
 
 class PoolLaunch(FakeLaunch):
@@ -171,7 +171,7 @@ def test_a_process_stops_in_order(setup: Setup) -> None:
     setup.service.end_unfinished()
 
     assert ["PROCESS_STOPPED"] * 2 == [reason_of(setup, name) for name in "ab"]
-    assert {} == setup.service._live
+    assert {} == setup.service._registry._live
     assert not [each for each in threading.enumerate() if each.name.startswith("stopping-")]
 
 
@@ -191,5 +191,5 @@ def test_a_start_that_meets_a_closed_pool_leaves_nothing(
     with pytest.raises(ProcessStoppingError):
         setup.service.start_operation(new_operation(), launch)
 
-    assert (0, {}) == (pool._reserved, setup.service._live)
+    assert (0, {}) == (pool._reserved, setup.service._registry._live)
     assert setup.store.get("op") is None

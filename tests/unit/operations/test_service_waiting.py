@@ -51,7 +51,7 @@ class Waiting:
 
 
 def waiters(setup: Setup) -> int:
-    live = setup.service._live.get("op")
+    live = setup.service._registry._live.get("op")
     return 0 if live is None else len(live._waiters)
 
 
@@ -354,7 +354,7 @@ def test_an_end_that_is_being_stored_is_waited_for(setup: Setup) -> None:
     storing = Background(lambda: setup.service.get_operation("op", max_staleness=0.0))
     assert setup.store.finishing.wait(5)
     source.waits[0].end()
-    eventually(lambda: not setup.service._live["op"]._upstream_wait)
+    eventually(lambda: not setup.service._registry._live["op"]._upstream_wait)
     assert call.running
     setup.store.finish_gate.set()
 

@@ -107,7 +107,7 @@ def test_of_concurrent_endings_one_wins_and_is_what_all_see() -> None:
         assert [False, False, True] == sorted(won)
         assert setup.status().terminal
         assert 1 == setup.store.finishes
-        assert {} == setup.service._live
+        assert {} == setup.service._registry._live
 
 
 @pytest.mark.parametrize("ending", ["complete", "fail", "cancel", "stop", "raise"])
@@ -251,10 +251,10 @@ def test_of_two_who_store_an_end_the_second_finds_it_stored(setup: Setup) -> Non
     setup.store.away = False
     setup.store.finishing.clear()
     setup.store.finish_gate.clear()
-    live = setup.service._live["op"]
+    live = setup.service._registry._live["op"]
     first = Background(setup.status)
     assert setup.store.finishing.wait(5)
-    second = Background(lambda: setup.service._settle(live))
+    second = Background(lambda: setup.service._settler.settle(live, wait=True))
     setup.store.finish_gate.set()
 
     assert second.result()

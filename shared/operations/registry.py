@@ -1,0 +1,218 @@
+"""The open operations of this process in memory: what it runs, and what it stands in for.
+
+What another process owns is taken up from the store when somebody asks for it.
+So a restart needs no list of what there was, and two processes on one store
+stand in for the same work.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from shared.clock import Clock
+from shared.operations.live import LiveOperation
+from shared.operations.model import Metric, OperationError, OperationRecord, OperationStatus, Owner
+from shared.operations.remote import RemoteOperationStub
+from shared.operations.remote_source import NEVER_STARTED, OPERATION_LOST, RemoteSource
+from shared.operations.store import OperationStore
+from shared.rpc.errors import (
+    FailedPreconditionError,
+    ProcessStoppingError,
+    StoreUnavailableError,
+)
+
+logger = logging.getLogger("ktrdr.operations")
+
+StubOf = Callable[[str], RemoteOperationStub]
+"""Gives the stub of the process at an address."""
+
+
+def no_stub(address: str) -> RemoteOperationStub:
+    """Lead nowhere: for a process whose records name no other."""
+    raise FailedPreconditionError(
+        f"This process has no way to {address}, which owns an operation in its store.",
+        reason="NO_WAY_TO_OWNER",
+    )
+
+
+HOST_OPERATION_ID = "host_operation_id"
+"""The fact that names the host's operation which one of ours stands for."""
+_RECONSIDER = 1.0
+"""Seconds between two looks at what the store has of an operation that cannot be read."""
+_PAGE = 10_000
+"""Metrics taken up at once."""
+
+
+class Registry:
+    """Open operations by id; safe to use from several threads."""
+
+    def __init__(self, store: OperationStore, me: Owner, stub_of: StubOf, clock: Clock) -> None:
+        """`me` says which records are this process's own."""
+        self._store = store
+        self._me = me
+        self._stub_of = stub_of
+        self._clock = clock
+        # Guards the two fields below. Never held while a live operation's lock,
+        # the store or a source is used.
+        self._lock = threading.Lock()
+        self._live: dict[str, LiveOperation] = {}
+        self._stopping = False
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the process is about to end."""
+        return self._stopping
+
+    def get(self, operation_id: str) -> LiveOperation | None:
+        """Return an operation that is in memory, or None."""
+        with self._lock:
+            return self._live.get(operation_id)
+
+    def all(self) -> list[LiveOperation]:
+        """Return all that are in memory."""
+        with self._lock:
+            return list(self._live.values())
+
+    def add(self, live: LiveOperation) -> None:
+        """Take in a new operation; raises ProcessStoppingError if the process is about to end."""
+        with self._lock:
+            if self._stopping:
+                raise ProcessStoppingError(
+                    "This process is shutting down and starts no more work; try another or "
+                    "the same once it is up again."
+                )
+            self._live[live.operation_id] = live
+
+    def drop(self, operation_id: str) -> None:
+        """Let an operation go: it has ended, or was refused before it began."""
+        with self._lock:
+            self._live.pop(operation_id, None)
+
+    def refuse_new(self) -> list[LiveOperation]:
+        """Take in no new operation any more; return those there are."""
+        with self._lock:
+            self._stopping = True
+            return list(self._live.values())
+
+    # ------------------------------------------------------------ from the store
+
+    def find(self, operation_id: str) -> LiveOperation | OperationRecord | None:
+        """Return the open operation, or the record of one that has ended, or None.
+
+        Raises StoreUnavailableError if it is not in memory and the store is away.
+        """
+        live = self.get(operation_id)
+        if live is not None:
+            return live
+        record = self._store.get(operation_id)
+        return None if record is None else self.take_up(record)
+
+    def take_up(self, record: OperationRecord) -> LiveOperation | OperationRecord | None:
+        """Return the open operation behind a record, taken up if need be; the record if it ended.
+
+        None if there is no operation behind it.
+        """
+        if record.operation.status.terminal:
+            return record
+        live = self.get(record.operation.operation_id)
+        if live is not None:
+            return live
+        if self.owns(record):
+            return self._leftover(record)
+        taken = self._stand_in(record)
+        with self._lock:
+            return self._live.setdefault(taken.operation_id, taken)
+
+    def reconsider(self, live: LiveOperation) -> LiveOperation | OperationRecord | None:
+        """What the store makes of an operation whose owner could not be asked.
+
+        Another process on the same store may know how it ended, or that it is
+        elsewhere. None if it has been forgotten. Looks at most once a second.
+        """
+        now = self._clock.monotonic()
+        if self.owns(live.record) or now - live.reconsidered_at < _RECONSIDER:
+            return live
+        live.reconsidered_at = now
+        try:
+            record = self._store.get(live.operation_id)
+        except StoreUnavailableError:
+            return live
+        if record is None or record.operation.status.terminal:
+            self.drop(live.operation_id)
+            if record is not None:
+                live.publish(record)
+            return record
+        if record.owner != live.record.owner:
+            live.follow(record, self._source_of(record))
+        return live
+
+    def owns(self, record: OperationRecord) -> bool:
+        """Whether the work is this process's own."""
+        return record.owner.instance_id == self._me.instance_id
+
+    def keeps(self, record: OperationRecord) -> bool:
+        """Whether it is for this process to store what it learns of the work."""
+        return self.owns(record) or stands_for_host(record)
+
+    def _source_of(self, record: OperationRecord) -> RemoteSource:
+        """The way to the owner of an operation that is another process's."""
+        operation = record.operation
+        return RemoteSource(
+            self._stub_of(record.owner.address),
+            operation.metadata.get(HOST_OPERATION_ID, operation.operation_id),
+            record.owner,
+            self._clock,
+            None,
+            if_unknown=_if_unknown(record),
+        )
+
+    def _stand_in(self, record: OperationRecord) -> LiveOperation:
+        known = record.known_time or record.operation.update_time
+        age = max(0.0, (self._clock.now() - known).total_seconds())
+        metrics = self._kept_metrics(record.operation.operation_id)
+        live = LiveOperation(record, self._clock.monotonic() - age, metrics)
+        live.source = self._source_of(record)
+        logger.info("Took up operation %s, which is at %s", live.operation_id, record.owner.address)
+        return live
+
+    def _kept_metrics(self, operation_id: str) -> list[Metric]:
+        kept: list[Metric] = []
+        while True:
+            page = self._store.metrics(operation_id, len(kept), _PAGE)
+            kept.extend(page)
+            if len(page) < _PAGE:
+                return kept
+
+    def _leftover(self, record: OperationRecord) -> LiveOperation | OperationRecord | None:
+        """What an open record of ours means that is not in memory.
+
+        It has ended between two looks; or its start was refused, and the store
+        was away when it was to be forgotten.
+        """
+        operation_id = record.operation.operation_id
+        again = self._store.get(operation_id)
+        if again is None or again.operation.status.terminal:
+            return again
+        live = self.get(operation_id)
+        if live is None:
+            self._store.discard(operation_id)
+        return live
+
+
+def stands_for_host(record: OperationRecord) -> bool:
+    """Whether the work is a host's that was told by a process on this store."""
+    return HOST_OPERATION_ID in record.operation.metadata
+
+
+def _if_unknown(record: OperationRecord) -> OperationError | None:
+    """What it means if the owner, in the life that was recorded, does not know an operation.
+
+    Another process on this very store has its records here: what it does not
+    know, the store knows, or has been told to forget.
+    """
+    if not stands_for_host(record):
+        return None
+    heard_of = record.operation.status is not OperationStatus.PENDING or record.known_time
+    return OPERATION_LOST if heard_of else NEVER_STARTED

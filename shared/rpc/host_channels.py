@@ -1,0 +1,32 @@
+"""The channels of a process to others: one per target, made when it is first needed."""
+
+from __future__ import annotations
+
+import threading
+
+from shared.rpc.host_channel import HostChannel
+
+
+class HostChannels:
+    """Hands out the one channel to each target; safe to use from several threads."""
+
+    def __init__(self, instance: str) -> None:
+        """`instance` is this process's id, which travels with every call."""
+        self._instance = instance
+        self._lock = threading.Lock()  # guards the field below
+        self._channels: dict[str, HostChannel] = {}
+
+    def to(self, target: str) -> HostChannel:
+        """Return the channel to a target; it connects when first used."""
+        with self._lock:
+            channel = self._channels.get(target)
+            if channel is None:
+                channel = self._channels[target] = HostChannel(target, self._instance)
+            return channel
+
+    def close(self) -> None:
+        """Close all of them; calls on their way end."""
+        with self._lock:
+            channels = list(self._channels.values())
+        for channel in channels:
+            channel.close()
