@@ -76,6 +76,7 @@ class Backend:
         metrics_cursor: int | None = None,
         force_refresh: bool = False,
         max_staleness: float | None = None,
+        deadline: float = DEADLINE,
     ) -> operations_service_pb2.GetOperationResponse:
         """Look at an operation and, with a cursor, at the metrics since then."""
         request = operations_service_pb2.GetOperationRequest(
@@ -85,7 +86,7 @@ class Backend:
             metrics_cursor=metrics_cursor,
         )
         response: operations_service_pb2.GetOperationResponse = self._call(
-            self._operations.GetOperation, request
+            self._operations.GetOperation, request, deadline
         )
         return response
 

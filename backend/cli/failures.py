@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 
 
@@ -59,6 +59,8 @@ class RpcFailedError(CommandError):
         *,
         status: str,
         reason: str = "",
+        told: str = "",
+        metadata: Mapping[str, str] | None = None,
         retry_after: float = 0.0,
         exit_code: ExitCode = ExitCode.FAILED,
         details: Sequence[str] = (),
@@ -69,6 +71,10 @@ class RpcFailedError(CommandError):
         """Name of the gRPC status code."""
         self.reason = reason
         """The server's UPPER_SNAKE_CASE reason; empty if no ktrdr server answered."""
+        self.told = told
+        """The server's sentence as it was sent; empty if no ktrdr server answered."""
+        self.metadata = dict(metadata or {})
+        """Facts that go with the reason."""
         self.retry_after = retry_after
         """Seconds after which the server suggests to try again; 0 if it does not say."""
 

@@ -25,6 +25,22 @@ def length(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
+def short(seconds: float) -> str:
+    """A length of time for a narrow column, as durations are typed: "1.2s", "12m", "1h30m"."""
+    if seconds < 9.95:
+        return f"{seconds:.2f}s" if seconds < 0.095 else f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 600:
+        return f"{whole // 60}m{whole % 60:02}s" if whole % 60 else f"{whole // 60}m"
+    if whole < 3600:
+        return f"{whole // 60}m"
+    if whole < 86_400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02}m"
+    return f"{whole // 86_400}d{whole % 86_400 // 3600}h"
+
+
 def remaining(seconds: float) -> str:
     """A time left, no finer than a guess is: "about 12 s left"."""
     whole = max(1, math.ceil(seconds))

@@ -9,7 +9,7 @@ from backend.cli.console import note, stderr_console, stdout_console
 from backend.cli.displays import Display, NoDisplay, display_for
 from backend.cli.documents import print_document
 from backend.cli.failures import CommandError, ExitCode
-from backend.cli.options import DEFAULT_ADDRESS, Format
+from backend.cli.options import Format, backend_argument
 from backend.cli.pace import Pace
 from backend.cli.results import print_outcome
 from backend.cli.states import outcome, status_name
@@ -70,7 +70,7 @@ def follow(
 
 def how_to_return(operation_id: str, address: str) -> str:
     """The commands that come back to an operation, as two lines."""
-    backend = "" if address == DEFAULT_ADDRESS else f" --backend {address}"
+    backend = backend_argument(address)
     return (
         f"Watch it again:  ktrdr operations watch {operation_id}{backend}\n"
         f"Stop it:         ktrdr operations cancel {operation_id}{backend}"

@@ -85,6 +85,11 @@ OperationId = Annotated[
 ]
 
 
+def backend_argument(address: str) -> str:
+    """What a suggested command needs besides to reach the same backend; often nothing."""
+    return "" if address == DEFAULT_ADDRESS else f" --backend {address}"
+
+
 def split_names(
     option: str,
     text: str | None,

@@ -38,6 +38,8 @@ def _answered(failed: FailedCall) -> RpcFailedError:
         message,
         status=status,
         reason=failed.reason,
+        told=failed.message,
+        metadata=failed.metadata,
         retry_after=retry_after,
         exit_code=_EXIT_CODES.get(status, ExitCode.FAILED),
         details=[f"{violation.field}: {violation.description}" for violation in failed.violations],

@@ -19,7 +19,7 @@ from backend.cli.documents import print_document
 from backend.cli.failures import CommandError, RpcFailedError
 from backend.cli.figures import day
 from backend.cli.market_data import MarketDataBackend
-from backend.cli.options import DEFAULT_ADDRESS, BarsFormat, Format
+from backend.cli.options import BarsFormat, Format, backend_argument
 from backend.cli.starting import in_options
 from ktrdr.marketdata.v1 import bar_pb2, market_data_service_pb2
 
@@ -103,7 +103,7 @@ def _explained(error: RpcFailedError, wanted: Wanted, address: str) -> CommandEr
     """The error with options for fields; of a series that is not there, how to load it."""
     if error.reason != "SERIES_NOT_FOUND":
         return in_options(error, _OPTIONS)
-    backend = "" if address == DEFAULT_ADDRESS else f" --backend {address}"
+    backend = backend_argument(address)
     return CommandError(
         f"no {wanted.timeframe} bars of {wanted.symbol} have been loaded ({error.reason}).",
         exit_code=error.exit_code,

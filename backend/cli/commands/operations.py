@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from backend.cli.durations import parse_duration
 from backend.cli.options import (
     MAX_INT64,
     BackendOption,
@@ -168,3 +169,32 @@ def cancel(
     raise typer.Exit(
         cancel_operation(backend, operation_id, ctx.obj, reason, wait=wait, output=output)
     )
+
+
+@app.command()
+def doctor(
+    ctx: typer.Context,
+    stale_after: Annotated[
+        str,
+        typer.Option(
+            metavar="DURATION",
+            help="Silence that is wrong whatever the pace: 30m, 90s, 1h30m.",
+        ),
+    ] = "30m",
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show only what is wrong, or nothing at all.")
+    ] = False,
+    output: FormatOption = Format.TABLE,
+    backend: BackendOption = "",
+) -> None:
+    """Look once whether all that waits or runs is well, and say what to do if not.
+
+    Of each operation: whether its host answers, whether its worker lives, and whether it goes at
+    the pace it has shown.
+
+    Exit code 0: all is well, or nothing runs. 1: something is wrong. 4: no backend answers.
+    """
+    seconds = parse_duration("--stale-after", stale_after)
+    from backend.cli.doctor import see_doctor
+
+    raise typer.Exit(see_doctor(backend, ctx.obj, stale_after=seconds, quiet=quiet, output=output))

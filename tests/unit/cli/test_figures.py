@@ -22,6 +22,25 @@ def test_a_length_of_time_is_as_fine_as_it_matters(seconds: float, text: str) ->
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
+    [
+        (0.031, "0.03s"),
+        (0.42, "0.4s"),
+        (9.97, "10s"),
+        (59.7, "1m"),
+        (125, "2m05s"),
+        (725, "12m"),
+        (5_400, "1h30m"),
+        (93_600, "1d2h"),
+    ],
+)
+def test_in_a_narrow_column_a_length_of_time_is_written_as_it_is_typed(
+    seconds: float, text: str
+) -> None:
+    assert text == figures.short(seconds)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
     [(0, "about 1 s left"), (7.2, "about 8 s left"), (125, "about 2 min 05 s left")],
 )
 def test_remaining_time_is_told_as_a_guess(seconds: float, text: str) -> None:
