@@ -18,7 +18,6 @@ from ktrdr.operations.v1 import operation_pb2
 
 _REPORTS_STEPS = "training"
 """The phase in which a training's steps follow each other: one ends when the next begins."""
-
 _FIRST_SHARE = 0.25
 """Of the time worked so far: how long silence means nothing before the first step has ended."""
 
@@ -30,7 +29,7 @@ class Cadence:
     usual: float | None
     """What a step takes: the median of the last ones; before there are any, what an item takes."""
     unit: str
-    """What `usual` is of: "epoch", "symbol", "batch"."""
+    """What `usual` is of: "epoch", "symbol", "batch"; empty while unknown."""
     silence: float | None
     """Since the worker last reported anything."""
     lag: float | None
@@ -53,7 +52,8 @@ def cadence_of(
         return Cadence(usual, unit, silence, lag)
     usual, worked = _item(operation)
     # What comes once a step, such as the validation after it, has not been seen yet.
-    return Cadence(usual, "batch" if usual else unit, silence, lag, worked * _FIRST_SHARE)
+    unit = "" if usual is None else "batch"
+    return Cadence(usual, unit, silence, lag, worked * _FIRST_SHARE)
 
 
 def _step(metrics: Sequence[operation_pb2.Metric]) -> tuple[float | None, str]:

@@ -18,7 +18,7 @@ from backend.cli.failures import ExitCode
 from backend.cli.figures import seconds_of
 from backend.cli.options import Format, backend_argument
 from backend.cli.pace import Pace
-from backend.cli.signs import Diagnosis, Sign
+from backend.cli.signs import Diagnosis, Remedy, Sign
 from backend.cli.table_layout import print_table
 from ktrdr.operations.v1 import operation_pb2
 
@@ -38,7 +38,8 @@ def see_doctor(
     wrong = [diagnosis for diagnosis in found if diagnosis.wrong]
     shown = wrong if quiet else found
     if output is Format.JSON:
-        print_document({"healthy": not wrong, "operations": list(map(_document, shown))})
+        operations = [_document(diagnosis, address) for diagnosis in shown]
+        print_document({"healthy": not wrong, "operations": operations})
     else:
         _print(stdout_console(), shown, address)
         if not quiet:
@@ -90,11 +91,14 @@ def _findings(shown: Sequence[Diagnosis], address: str) -> Iterator[str]:
 
 
 def _steps(sign: Sign, address: str) -> list[str]:
+    """What to do, as a sentence and, if there is one, as a command."""
     if sign.remedy is None:
         return []
-    command = sign.remedy.command
-    typed = [f"{command}{backend_argument(address)}"] if command else []
-    return [sign.remedy.advice, *typed]
+    return [step for step in (sign.remedy.advice, _typed(sign.remedy, address)) if step]
+
+
+def _typed(remedy: Remedy, address: str) -> str:
+    return remedy.command and f"{remedy.command}{backend_argument(address)}"
 
 
 def _summary(count: int, wrong: int) -> str:
@@ -104,20 +108,23 @@ def _summary(count: int, wrong: int) -> str:
     return f"{told}; {wrong} to look after." if wrong else f"{told}; all is well."
 
 
-def _document(diagnosis: Diagnosis) -> dict[str, Any]:
+def _document(diagnosis: Diagnosis, address: str) -> dict[str, Any]:
     operation, remedy = diagnosis.operation, diagnosis.remedy
-    statuses, types = operation_pb2.OperationStatus, operation_pb2.OperationType
+    step = remedy and {
+        "action": remedy.action,
+        "advice": remedy.advice,
+        "command": _typed(remedy, address),
+    }
     return {
         "operationId": operation.operation_id,
-        "type": _name(types, operation.type),
-        "status": _name(statuses, operation.status),
+        "type": _name(operation_pb2.OperationType, operation.type),
+        "status": _name(operation_pb2.OperationStatus, operation.status),
         "ageSeconds": seconds_of(operation.freshness.age),
         "wrong": diagnosis.wrong,
         "host": _sign_document(diagnosis.host),
         "worker": _sign_document(diagnosis.worker),
         "progress": _sign_document(diagnosis.progress),
-        "nextStep": remedy
-        and {"action": remedy.action, "advice": remedy.advice, "command": remedy.command},
+        "nextStep": step,
     }
 
 

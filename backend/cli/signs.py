@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from backend.cli.observation import Observation
+from backend.cli.observation import STORE_AWAY, Observation
 from ktrdr.operations.v1 import operation_pb2
 
 
@@ -75,7 +75,10 @@ class Diagnosis:
 
 def address_of(observation: Observation) -> str:
     """The address of the process that the work is with; empty if it is the backend itself."""
-    told = observation.trouble.metadata.get("target", "") if observation.trouble else ""
+    trouble = observation.trouble
+    told = trouble.metadata.get("target", "") if trouble is not None else ""
+    if trouble is not None and trouble.reason == STORE_AWAY:
+        return told  # whose store it is: each process on the way has one
     return told or observation.operation.metadata.get("host_service_url", "")
 
 

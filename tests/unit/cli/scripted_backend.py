@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn
 
@@ -38,6 +38,7 @@ class Refusal:
     reason: str = ""
     violations: Sequence[tuple[str, str]] = ()
     retry_after: float = 0.0
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def trailer(self) -> bytes:
         """The google.rpc.Status with the details."""
@@ -52,7 +53,10 @@ class Refusal:
     def _details(self) -> list[Message]:
         details: list[Message] = []
         if self.reason:
-            details.append(error_details_pb2.ErrorInfo(reason=self.reason, domain="ktrdr"))
+            info = error_details_pb2.ErrorInfo(
+                reason=self.reason, domain="ktrdr", metadata=self.metadata
+            )
+            details.append(info)
         if self.violations:
             bad = error_details_pb2.BadRequest()
             for field, description in self.violations:
@@ -65,7 +69,8 @@ class Refusal:
         return details
 
 
-Reply = Message | Refusal
+Reply = Message | Refusal | Callable[[Any], "Message | Refusal"]
+"""What is answered, or how that follows from the request."""
 _UNIMPLEMENTED = Refusal(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
 
 
@@ -136,7 +141,7 @@ class ScriptedBackend:
     ) -> Iterator[Message]:
         self.requests[rpc].append(request)
         for reply in self._script.get(rpc, [_UNIMPLEMENTED]):
-            yield _refuse(context, reply) if isinstance(reply, Refusal) else reply
+            yield _give(reply, request, context)
 
     def _answer(self, rpc: str, request: Message, context: grpc.ServicerContext) -> Message:
         self.requests[rpc].append(request)
@@ -144,7 +149,12 @@ class ScriptedBackend:
         if not replies:
             return _refuse(context, _UNIMPLEMENTED)
         reply = replies.pop(0) if len(replies) > 1 else replies[0]
-        return _refuse(context, reply) if isinstance(reply, Refusal) else reply
+        return _give(reply, request, context)
+
+
+def _give(reply: Reply, request: Message, context: grpc.ServicerContext) -> Message:
+    given = reply if isinstance(reply, Message | Refusal) else reply(request)
+    return _refuse(context, given) if isinstance(given, Refusal) else given
 
 
 def _refuse(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
