@@ -52,7 +52,7 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data", help="Load market data and look at it.")
 app.add_typer(models.app, name="models", help="Train models and look at those there are.")
-app.add_typer(operations.app, name="operations", help="Follow work and stop it.")
+app.add_typer(operations.app, name="operations", help="Follow work, stop it, look after it.")
 app.add_typer(strategies.app, name="strategies", help="Check strategy files.")
 app.command()(health)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -13,6 +13,7 @@ from typing import NamedTuple, TextIO
 from ktrdr.marketdata.v1 import bar_pb2
 
 COLUMNS = ("time", "open", "high", "low", "close", "volume")
+_BY_IMPORTANCE = ("close", "volume", "high", "low", "open")
 _DAILY = frozenset({"1d", "1w"})
 _GAP = "  "
 
@@ -63,8 +64,11 @@ def decimals(values: Iterable[float], choices: tuple[int, ...]) -> int:
     return next((d for d in choices if all(round(v, d) == v for v in kept)), choices[-1])
 
 
-def table_lines(bars: Bars, count: int) -> Iterator[str]:
-    """A heading and a line for each of the first `count` bars, in columns."""
+def table_lines(bars: Bars, count: int, width: int | None = None) -> Iterator[str]:
+    """A heading and a line for each of the first `count` bars, in columns.
+
+    Where they do not fit into `width`, the least telling ones are left out.
+    """
     shown = tuple(islice(bars, count))
     places = decimals((price for bar in shown for price in bar[1:5]), (2, 3, 4, 5, 6))
     fraction = decimals((bar.volume for bar in shown), (0, 2))
@@ -78,9 +82,23 @@ def table_lines(bars: Bars, count: int) -> Iterator[str]:
     ]
     heading = ("time (UTC)", *COLUMNS[1:])
     widths = [max(map(len, column)) for column in zip(heading, *rows, strict=True)]
+    kept = _fitting(widths, width)
     for cells in (heading, *rows):
-        aligned = (f"{cell:>{width}}" for cell, width in zip(cells[1:], widths[1:], strict=True))
+        aligned = (f"{cells[place]:>{widths[place]}}" for place in kept)
         yield _GAP.join((f"{cells[0]:<{widths[0]}}", *aligned))
+
+
+def _fitting(widths: Sequence[int], width: int | None) -> list[int]:
+    """The places of the columns that fit beside the time, at least the first choice."""
+    kept: list[int] = []
+    used = widths[0]
+    for place in map(COLUMNS.index, _BY_IMPORTANCE):
+        used += len(_GAP) + widths[place]
+        if width is None or used <= width or not kept:
+            kept.append(place)
+        else:
+            break
+    return sorted(kept)
 
 
 def write_csv(bars: Bars, file: TextIO) -> None:

@@ -7,6 +7,7 @@ from backend.cli.console import counted, note, stdout_console
 from backend.cli.documents import print_document
 from backend.cli.failures import CommandError, ExitCode, RpcFailedError
 from backend.cli.options import Format
+from backend.cli.table_layout import print_table
 from backend.cli.tables import models_table, print_model
 
 
@@ -18,7 +19,7 @@ def list_models(address: str, limit: int, output: Format) -> None:
         print_document(found)
         return
     if found.models:
-        stdout_console().print(models_table(found.models))
+        print_table(stdout_console(), models_table(found.models))
     shown, total = len(found.models), found.total_count
     part = f"{shown} of " if shown < total else ""
     note(f"{part}{counted(max(shown, total), 'model')}.")

@@ -136,6 +136,11 @@ class Backend:
         )
         return response.operation
 
+    def delete_operation(self, operation_id: str) -> None:
+        """Forget a finished operation."""
+        request = operations_service_pb2.DeleteOperationRequest(operation_id=operation_id)
+        self._call(self._operations.DeleteOperation, request)
+
     def wait_operation(
         self, operation_id: str, timeout: float
     ) -> operations_service_pb2.WaitOperationResponse:

@@ -22,6 +22,11 @@ def stderr_console() -> Console:
     return _console(sys.stderr)
 
 
+def width_of(console: Console) -> int | None:
+    """The columns that rows have to fit into; None if they are piped: then nothing is left out."""
+    return console.width if console.is_terminal else None
+
+
 def note(text: str) -> None:
     """Tell people something that is no part of the output."""
     sys.stderr.write(f"{text}\n")

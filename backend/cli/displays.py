@@ -12,6 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from backend.cli.console import note, width_of
 from backend.cli.figures import length, per_second, remaining, seconds_of
 from backend.cli.metric_rows import MetricRows
 from backend.cli.states import STYLES, is_terminal, status_name
@@ -65,7 +66,7 @@ class _Rows:
             return
         if self._rows is None:
             total = look.operation.progress.total_steps or None
-            self._rows = MetricRows(look.metrics, total)
+            self._rows = MetricRows(look.metrics, total, width_of(self._console))
             self._console.print(Text(self._rows.heading(), style="bold"), soft_wrap=True)
         for metric in look.metrics:
             self._console.print(Text(self._rows.row(metric)), soft_wrap=True)
@@ -256,7 +257,9 @@ def _percentage_text(operation: operation_pb2.Operation) -> str:
 
 def print_metrics_table(console: Console, metrics: Sequence[operation_pb2.Metric]) -> None:
     """Print metrics under one heading that has the columns of them all."""
-    rows = MetricRows(metrics)
+    rows = MetricRows(metrics, width=width_of(console))
     console.print(Text(rows.heading(), style="bold"), soft_wrap=True)
     for metric in metrics:
         console.print(Text(rows.row(metric)), soft_wrap=True)
+    if rows.left_out:
+        note(f"There is no room for {rows.left_out} more figures; --format csv has them all.")

@@ -11,6 +11,7 @@ from backend.cli.displays import print_metrics_table, why_stale
 from backend.cli.documents import print_document
 from backend.cli.metric_rows import write_csv
 from backend.cli.options import Format, MetricsFormat
+from backend.cli.table_layout import print_table
 from backend.cli.tables import operations_table, print_operation
 from ktrdr.operations.v1 import operation_pb2, operations_service_pb2
 
@@ -40,7 +41,7 @@ def list_operations(address: str, filters: Filters, limit: int, output: Format) 
         print_document(found)
         return
     if found.operations:
-        stdout_console().print(operations_table(found.operations))
+        print_table(stdout_console(), operations_table(found.operations))
     shown, total = len(found.operations), found.total_count
     part = f"{shown} of " if shown < total else ""
     count = counted(max(shown, total), "operation")

@@ -10,7 +10,7 @@ from backend.cli.failures import ExitCode
 from backend.cli.market_data import MarketDataBackend
 from backend.cli.options import Format
 from backend.cli.pace import Pace
-from backend.cli.starting import Beginning, start_and_follow
+from backend.cli.starting import Beginning, known_as, start_and_follow
 from ktrdr.marketdata.v1 import market_data_service_pb2
 
 _OPTIONS = {
@@ -42,7 +42,11 @@ def load(order: Order, address: str, pace: Pace, *, detach: bool, output: Format
     request = build_request(order)
     with MarketDataBackend(address) as backend:
         beginning = Beginning(
-            lambda: backend.start_data_load(request), "load", request.request_id, _OPTIONS
+            call=lambda: backend.start_data_load(request),
+            noun="load",
+            request_id=request.request_id,
+            options=_OPTIONS,
+            known_as=known_as("data", order.request_id),
         )
         return start_and_follow(backend, beginning, pace, detach=detach, plot=None, output=output)
 

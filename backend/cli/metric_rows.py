@@ -14,6 +14,8 @@ from ktrdr.operations.v1 import operation_pb2
 _EPOCH = "epoch"
 _SYMBOL = "symbol"
 _STEP_WIDTH = len("100/100")
+_GAP = "  "
+_BEST = "best"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ _KNOWN = (
     _Column("duration", "seconds", "{:.2f}".format),
     _Column("rows_per_second", "rows/s", "{:,.0f}".format),
 )
+_BY_IMPORTANCE = ("train_loss", "val_loss", "val_accuracy", "train_accuracy", "rows_loaded", "gaps")
+"""What is shown first where not everything fits."""
 _NOT_IN_ROWS = frozenset({"validation_time", "total_rows_loaded", "symbols_completed"})
 """Figures of a load that a row does without; CSV and JSON have them."""
 _ORDER = tuple(column.name for column in _KNOWN)
@@ -56,16 +60,27 @@ class MetricRows:
     Args:
         metrics: At least one, to take the columns from.
         total: How many rows there will be; None while unknown.
+        width: Columns there are; figures that do not fit are left out, the last
+            ones first. None: any number.
     """
 
-    def __init__(self, metrics: Sequence[operation_pb2.Metric], total: int | None = None) -> None:
+    def __init__(
+        self,
+        metrics: Sequence[operation_pb2.Metric],
+        total: int | None = None,
+        width: int | None = None,
+    ) -> None:
         known = {column.name: column for column in _KNOWN}
         names = {name for metric in metrics for name in _figures(metric)}
-        self._columns = [known.get(name, _Column(name, name)) for name in _ordered(names)]
+        columns = [known.get(name, _Column(name, name)) for name in _ordered(names)]
         self._kind = metrics[0].kind or "step"
         self._total = total
         self._labelled = any(metric.labels for metric in metrics)
         self._best = math.inf
+        beside = _STEP_WIDTH + len(_GAP) + max(len(_BEST), *(len(_labels(m)) for m in metrics))
+        self._columns = columns if width is None else _fitting(columns, width - beside)
+        self.left_out = len(columns) - len(self._columns)
+        """Figures that there is no room for."""
 
     def heading(self) -> str:
         """The line above the rows."""
@@ -73,8 +88,8 @@ class MetricRows:
             f"{self._kind:>{_STEP_WIDTH}}",
             *(f"{c.heading:>{_width(c)}}" for c in self._columns),
         ]
-        cells += ["best"] if self._marks_best else []
-        return "  ".join([*cells, "labels"] if self._labelled else cells)
+        cells += [_BEST] if self._marks_best else []
+        return _GAP.join([*cells, "labels"] if self._labelled else cells)
 
     def row(self, metric: operation_pb2.Metric) -> str:
         """One metric as a line."""
@@ -85,8 +100,8 @@ class MetricRows:
         ]
         if self._marks_best:
             cells.append(self._best_mark(metric))
-        labels = " ".join(f"{key}={value}" for key, value in sorted(metric.labels.items()))
-        return "  ".join([*cells, labels] if labels else cells).rstrip()
+        labels = _labels(metric)
+        return _GAP.join([*cells, labels] if labels else cells).rstrip()
 
     @property
     def _marks_best(self) -> bool:
@@ -132,6 +147,26 @@ def _figures(metric: operation_pb2.Metric) -> dict[str, float]:
     if rows and seconds:
         figures["rows_per_second"] = rows / seconds
     return figures
+
+
+def _labels(metric: operation_pb2.Metric) -> str:
+    return " ".join(f"{key}={value}" for key, value in sorted(metric.labels.items()))
+
+
+def _fitting(columns: Sequence[_Column], room: int) -> list[_Column]:
+    """The columns that fit into so many characters, the most telling ones; at least one."""
+    kept: list[_Column] = []
+    for column in sorted(columns, key=_unimportance):
+        room -= len(_GAP) + _width(column)
+        if room < 0 and kept:
+            break
+        kept.append(column)
+    return [column for column in columns if column in kept]
+
+
+def _unimportance(column: _Column) -> int:
+    names = _BY_IMPORTANCE
+    return names.index(column.name) if column.name in names else len(names)
 
 
 def _ordered(names: set[str]) -> list[str]:

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from backend.cli.figures import day, length, per_second, percent, seconds_of
 from backend.cli.states import is_terminal, load_result
+from backend.cli.table_layout import print_table
 from ktrdr.marketdata.v1 import bar_pb2
 from ktrdr.operations.v1 import operation_pb2
 from ktrdr.training.v1 import training_pb2
 
 _KEY_WIDTH = 14
+
+
+class Fact(NamedTuple):
+    """A named fact."""
+
+    key: str
+    value: str
+    style: str = ""
 
 
 def training_result(operation: operation_pb2.Operation) -> training_pb2.TrainingResult | None:
@@ -39,7 +51,7 @@ def print_outcome(console: Console, operation: operation_pb2.Operation) -> None:
 
 def print_training_result(console: Console, result: training_pb2.TrainingResult) -> None:
     """Print the figures of a model beside those of the majority-class baseline."""
-    console.print(_split_table(result))
+    print_table(console, _split_table(result))
     caption = "  baseline: the accuracy of always answering the majority class\n"
     console.print(Text(caption, style="dim"), soft_wrap=True)
     facts = {
@@ -65,7 +77,7 @@ def print_training_result(console: Console, result: training_pb2.TrainingResult)
 
 def print_load_result(console: Console, result: bar_pb2.DataLoadResult) -> None:
     """Print what each symbol brought, what could not be loaded, and the totals."""
-    console.print(_symbols_table(result))
+    print_table(console, _symbols_table(result))
     console.print()
     seconds = seconds_of(result.duration)
     whole, asked = result.symbols_loaded, result.symbols_loaded + len(result.symbols_failed)
@@ -88,11 +100,23 @@ def print_error(console: Console, error: operation_pb2.OperationError) -> None:
         print_fact(console, "", "The same command may succeed if it is repeated.")
 
 
-def print_fact(console: Console, key: str, value: str, style: str = "") -> None:
-    """Print a named fact on a line of its own, uncut, so that paths can be copied."""
-    line = Text(f"  {key:<{_KEY_WIDTH - 1}} ", style="bold")
+def print_fact(
+    console: Console, key: str, value: str, style: str = "", *, width: int = _KEY_WIDTH
+) -> None:
+    """Print a named fact on a line of its own, uncut, so that paths can be copied.
+
+    `width` is that of the column of names, with the space after it.
+    """
+    line = Text(f"  {key:<{width - 1}} ", style="bold")
     line.append(value, style=style or "not bold")
     console.print(line, soft_wrap=True)
+
+
+def print_facts(console: Console, facts: Sequence[Fact]) -> None:
+    """Print named facts below each other, their values in one column."""
+    width = max(_KEY_WIDTH, *(len(fact.key) + 1 for fact in facts))
+    for fact in facts:
+        print_fact(console, fact.key, fact.value, fact.style, width=width)
 
 
 def _symbols_table(result: bar_pb2.DataLoadResult) -> Table:

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from backend.cli.bars import Bars, table_lines, write_csv, write_json
 from backend.cli.candles import print_chart
-from backend.cli.console import counted, note, stdout_console
+from backend.cli.console import counted, note, stdout_console, width_of
 from backend.cli.dates import Period
 from backend.cli.documents import print_document
 from backend.cli.failures import CommandError, RpcFailedError
@@ -21,6 +21,7 @@ from backend.cli.figures import day
 from backend.cli.market_data import MarketDataBackend
 from backend.cli.options import BarsFormat, Format, backend_argument
 from backend.cli.starting import in_options
+from backend.cli.table_layout import print_table
 from ktrdr.marketdata.v1 import bar_pb2, market_data_service_pb2
 
 _TABLE_ROWS = 50
@@ -74,7 +75,7 @@ def list_series(address: str, limit: int, output: Format) -> None:
         print_document(found)
         return
     if found.series:
-        stdout_console().print(_series_table(found.series))
+        print_table(stdout_console(), _series_table(found.series))
     shown, total = len(found.series), found.total_count
     part = f"{shown} of " if shown < total else ""
     note(f"{part}{max(shown, total)} series.")
@@ -115,8 +116,9 @@ def _explained(error: RpcFailedError, wanted: Wanted, address: str) -> CommandEr
 def _print_table(bars: Bars, wanted: Wanted) -> None:
     count = len(bars) if wanted.limit else min(len(bars), _TABLE_ROWS)
     if count:
-        lines = table_lines(bars, count)
-        stdout_console().print(Text(next(lines), style="bold"), soft_wrap=True)
+        console = stdout_console()
+        lines = table_lines(bars, count, width_of(console))
+        console.print(Text(next(lines), style="bold"), soft_wrap=True)
         sys.stdout.writelines(f"{line}\n" for line in lines)
     name = f"{bars.symbol} {bars.timeframe}"
     if count < len(bars):

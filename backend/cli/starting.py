@@ -15,6 +15,9 @@ from backend.cli.options import Format
 from backend.cli.pace import Pace
 from ktrdr.operations.v1 import operation_pb2
 
+_SOON = 3.0
+"""Seconds to find out whether something has been started before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
@@ -27,6 +30,13 @@ class Beginning:
     request_id: str
     options: Mapping[str, str]
     """The option behind each field of the request."""
+    known_as: tuple[str, ...] = ()
+    """Ids that an operation has if the request has been sent before; none if that cannot be."""
+
+
+def known_as(work: str, request_id: str) -> tuple[str, ...]:
+    """Ids of the operation of a request whose id was typed, on a backend and on a host."""
+    return (f"op_{work}_{request_id}", f"host_{work}_{request_id}") if request_id else ()
 
 
 def start_and_follow(
@@ -39,12 +49,15 @@ def start_and_follow(
     output: Format,
 ) -> ExitCode:
     """Start the work and follow it, or leave it to itself."""
+    is_new = not _is_known(backend, beginning)
     operation = _start(beginning, pace)
+    if output is Format.TABLE:
+        stdout_console().print(_began(operation, is_new=is_new), soft_wrap=True)
     if detach:
-        _print_started(operation, backend.address, output)
+        _detach(operation, backend.address, output)
         return ExitCode.DONE
     if output is Format.TABLE:
-        stdout_console().print(f"Started {operation.operation_id}\n", soft_wrap=True)
+        stdout_console().print()
     return follow(backend, operation, pace, plot=plot, output=output, known=True)
 
 
@@ -58,6 +71,19 @@ def in_options(
         details=[_with_option(detail, options) for detail in error.details],
         hint=error.hint if hint is None else hint,
     )
+
+
+def _is_known(backend: Backend, beginning: Beginning) -> bool:
+    """Whether the request has been sent before; not, if that cannot be told soon."""
+    for operation_id in beginning.known_as:
+        try:
+            backend.get_operation(operation_id, deadline=_SOON)
+        except RpcFailedError as error:
+            if error.status != "NOT_FOUND":
+                return False
+        else:
+            return True
+    return False
 
 
 def _start(beginning: Beginning, pace: Pace) -> operation_pb2.Operation:
@@ -98,9 +124,14 @@ def _repeat_hint(beginning: Beginning) -> str:
     )
 
 
-def _print_started(operation: operation_pb2.Operation, address: str, output: Format) -> None:
+def _began(operation: operation_pb2.Operation, *, is_new: bool) -> str:
+    if is_new:
+        return f"Started {operation.operation_id}"
+    return f"Found {operation.operation_id}, which the same request has started before"
+
+
+def _detach(operation: operation_pb2.Operation, address: str, output: Format) -> None:
     if output is Format.JSON:
         print_document(operation)
     else:
-        stdout_console().print(f"Started {operation.operation_id}", soft_wrap=True)
         note(how_to_return(operation.operation_id, address))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -10,7 +11,13 @@ from rich.text import Text
 
 from backend.cli.displays import message_of, phase_of, staleness
 from backend.cli.figures import length, minute, moment, percent, remaining, seconds_of, size
-from backend.cli.results import print_fact, print_outcome, print_training_result
+from backend.cli.results import (
+    Fact,
+    print_fact,
+    print_facts,
+    print_outcome,
+    print_training_result,
+)
 from backend.cli.states import STYLES, is_terminal, status_name, type_name
 from ktrdr.operations.v1 import operation_pb2
 from ktrdr.training.v1 import model_pb2
@@ -56,29 +63,33 @@ def models_table(models: Sequence[model_pb2.Model]) -> Table:
 
 def print_operation(console: Console, operation: operation_pb2.Operation) -> None:
     """Print everything there is to say about one operation."""
-    status = status_name(operation)
-    print_fact(console, "operation", operation.operation_id)
-    print_fact(console, "type", type_name(operation).lower().replace("_", " "))
-    print_fact(console, "status", status.lower(), style=STYLES.get(status, ""))
-    if operation.HasField("progress"):
-        print_fact(console, "progress", _progress_text(operation))
-    for name in ("create_time", "start_time", "update_time", "end_time", "cancel_time"):
-        if operation.HasField(name):
-            print_fact(console, _TIME_WORDS[name], moment(getattr(operation, name)))
-    if operation.cancel_reason:
-        print_fact(console, "reason", operation.cancel_reason)
-    print_fact(console, "metrics", str(operation.metrics_count))
-    for key, value in sorted(operation.metadata.items()):
-        print_fact(console, key, value)
-    print_fact(console, "as of", _freshness_text(operation))
-    if len(operation.freshness.path) > 1:
-        for index, text in enumerate(_hops(operation)):
-            print_fact(console, "" if index else "path", text)
-    if operation.HasField("liveness"):
-        print_fact(console, "worker", _worker_text(operation))
+    print_facts(console, list(_facts(operation)))
     if is_terminal(operation):
         console.print()
         print_outcome(console, operation)
+
+
+def _facts(operation: operation_pb2.Operation) -> Iterator[Fact]:
+    """What there is to say, but for its outcome."""
+    status = status_name(operation)
+    yield Fact("operation", operation.operation_id)
+    yield Fact("type", type_name(operation).lower().replace("_", " "))
+    yield Fact("status", status.lower(), STYLES.get(status, ""))
+    if operation.HasField("progress"):
+        yield Fact("progress", _progress_text(operation))
+    for name, word in _TIME_WORDS.items():
+        if operation.HasField(name):
+            yield Fact(word, moment(getattr(operation, name)))
+    if operation.cancel_reason:
+        yield Fact("reason", operation.cancel_reason)
+    yield Fact("metrics", str(operation.metrics_count))
+    yield from (Fact(key, value) for key, value in sorted(operation.metadata.items()))
+    yield Fact("as of", _freshness_text(operation))
+    if len(operation.freshness.path) > 1:
+        for index, text in enumerate(_hops(operation)):
+            yield Fact("" if index else "path", text)
+    if operation.HasField("liveness"):
+        yield Fact("worker", _worker_text(operation))
 
 
 def _worker_text(operation: operation_pb2.Operation) -> str:
@@ -101,12 +112,13 @@ def print_model(console: Console, model: model_pb2.Model) -> None:
         console.print(f"    {line}", soft_wrap=True)
 
 
+TimeName = Literal["create_time", "start_time", "update_time", "end_time", "cancel_time"]
 _SOURCES: dict[int, str] = {
     operation_pb2.FRESHNESS_SOURCE_BRIDGE: "the bridge",
     operation_pb2.FRESHNESS_SOURCE_REMOTE: "its host",
     operation_pb2.FRESHNESS_SOURCE_RECORD: "the record",
 }
-_TIME_WORDS = {
+_TIME_WORDS: dict[TimeName, str] = {
     "create_time": "created",
     "start_time": "started",
     "update_time": "updated",

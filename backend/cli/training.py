@@ -12,7 +12,7 @@ from backend.cli.dates import Period
 from backend.cli.failures import ExitCode
 from backend.cli.options import Format
 from backend.cli.pace import Pace
-from backend.cli.starting import Beginning, start_and_follow
+from backend.cli.starting import Beginning, known_as, start_and_follow
 from ktrdr.training.v1 import training_service_pb2
 
 _OPTIONS = {
@@ -52,7 +52,11 @@ def train(
     request = build_request(order)
     with Backend(address) as backend:
         beginning = Beginning(
-            lambda: backend.start_training(request), "training", request.request_id, _OPTIONS
+            call=lambda: backend.start_training(request),
+            noun="training",
+            request_id=request.request_id,
+            options=_OPTIONS,
+            known_as=known_as("training", order.request_id),
         )
         return start_and_follow(backend, beginning, pace, detach=detach, plot=plot, output=output)
 

@@ -1,4 +1,4 @@
-"""`ktrdr operations`: follow work and stop it."""
+"""`ktrdr operations`: follow work, stop it, look after it and forget it."""
 
 from __future__ import annotations
 
@@ -169,6 +169,26 @@ def cancel(
     raise typer.Exit(
         cancel_operation(backend, operation_id, ctx.obj, reason, wait=wait, output=output)
     )
+
+
+@app.command()
+def delete(
+    operation_ids: Annotated[
+        list[str],
+        typer.Argument(metavar="ID...", help="Operations, as `ktrdr operations list` shows them."),
+    ],
+    output: FormatOption = Format.TABLE,
+    backend: BackendOption = "",
+) -> None:
+    """Forget finished operations, with their results and metrics.
+
+    Models and bars stay. What has not ended is not deleted.
+
+    Exit code 0: all are deleted, 1: some are not, 2: there is none of them.
+    """
+    from backend.cli.deletion import delete_operations
+
+    raise typer.Exit(delete_operations(backend, operation_ids, output))
 
 
 @app.command()

@@ -6,6 +6,7 @@ import grpc
 import pytest
 from matplotlib.image import imread
 
+from backend.cli.bars import table_lines
 from backend.cli.failures import ExitCode
 from ktrdr.marketdata.v1 import bar_pb2
 from ktrdr.marketdata.v1 import market_data_service_pb2 as service
@@ -33,6 +34,22 @@ def test_bars_are_rows_with_the_day(show: Run) -> None:
         "2012-01-04  12.00  12.25  8.00   9.00   2,500",
     ] == ended.stdout.splitlines()
     assert "2 bars of IBM 1d.\n" == ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("width", "columns"),
+    [
+        (45, "open high low close volume"),
+        (44, "high low close volume"),
+        (40, "high low close volume"),
+        (30, "close volume"),
+        (5, "close"),
+    ],
+)
+def test_where_there_is_no_room_the_most_telling_columns_stay(width: int, columns: str) -> None:
+    heading, first, *_ = table_lines(some_bars(2), 2, width)
+    assert f"time (UTC) {columns}" == " ".join(heading.split())
+    assert 1 + len(columns.split()) == len(first.split())
 
 
 def test_bars_within_a_day_have_the_time_too(show: Run) -> None:

@@ -1,9 +1,17 @@
 import io
 
+import pytest
 from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
 
-from backend.cli.displays import BarDisplay, LineDisplay, NoDisplay, bar, display_for
+from backend.cli.displays import (
+    BarDisplay,
+    LineDisplay,
+    NoDisplay,
+    bar,
+    display_for,
+    print_metrics_table,
+)
 from backend.cli.watch import Look, Outage
 from ktrdr.operations.v1 import operation_pb2 as op
 from tests.unit.cli.samples import CANCELLING, PENDING, a_whole_training, epoch, operation
@@ -93,6 +101,23 @@ def test_a_terminal_shows_rows_above_the_bar() -> None:
     shown = text(console)
     assert shown.index("train loss") < shown.index("  1/3") < shown.index("  3/3")
     assert "about 8 s left" in shown
+
+
+def test_a_narrow_terminal_gets_rows_that_fit_and_is_told_what_is_missing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console = terminal(40)
+    print_metrics_table(console, [epoch(1)])
+    assert max(map(len, text(console).splitlines())) <= 40
+    assert "There is no room for 4 more figures; --format csv has them all.\n" == (
+        capsys.readouterr().err
+    )
+
+
+def test_a_narrow_pipe_gets_every_figure() -> None:
+    console = Console(file=io.StringIO(), width=40)
+    print_metrics_table(console, [epoch(1)])
+    assert "learn rate" in text(console)
 
 
 def test_a_terminal_shows_an_outage_below_the_last_state() -> None:

@@ -1,5 +1,6 @@
 import csv
 
+import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from backend.cli.failures import ExitCode
@@ -39,6 +40,21 @@ def test_a_list_has_a_row_per_operation_within_80_columns(
     assert max(map(len, rows)) <= 80
     assert "2 of 3 operations; 1 active in all." in ended.stderr
     assert "training host did not answer" in ended.stderr
+
+
+def test_where_a_list_has_no_room_for_columns_each_operation_is_a_block(
+    ktrdr: Run, scripted: ScriptedBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    listed = service.ListOperationsResponse(operations=[operation(RUNNING, percentage=50)])
+    scripted.script("ListOperations", listed)
+    assert [
+        ID,
+        "  type           training",
+        "  status         running",
+        "  done           50 %",
+        "  created (UTC)  2024-01-31 10:22",
+    ] == ktrdr("operations", "list").stdout.splitlines()
 
 
 def test_operations_that_are_only_last_known_are_marked_and_the_reason_told_once(
@@ -103,9 +119,23 @@ def test_an_operation_of_a_host_is_shown_with_the_way_its_news_came(
     remote.freshness.path.add(instance="8d1c0e77aa", source=op.FRESHNESS_SOURCE_BRIDGE)
     scripted.script("GetOperation", look(remote))
     stdout = ktrdr("operations", "get", ID).stdout
-    assert "as of         0.20 s ago (from its host, cached)" in stdout
-    assert "path          3f2a9c1b (the backend): from its host, cached, 0.20 s old" in stdout
-    assert "              8d1c0e77 (its host, h:50052): from the bridge, 0.00 s old" in stdout
+    assert "as of            0.20 s ago (from its host, cached)" in stdout
+    assert "path             3f2a9c1b (the backend): from its host, cached, 0.20 s old" in stdout
+    assert "                 8d1c0e77 (its host, h:50052): from the bridge, 0.00 s old" in stdout
+
+
+def test_all_values_stand_in_one_column_however_long_a_name_is(
+    ktrdr: Run, scripted: ScriptedBackend
+) -> None:
+    remote = operation()
+    remote.metadata["host_operation_id"] = "value"
+    remote.metadata["a_name_longer_than_any_other_there_is"] = "value"
+    scripted.script("GetOperation", look(remote))
+    lines = ktrdr("operations", "get", ID).stdout.splitlines()
+    column = lines[0].index(ID)
+    assert len("  a_name_longer_than_any_other_there_is ") == column
+    assert {" "} == {line[column - 1] for line in lines}
+    assert not any(line[column].isspace() for line in lines)
 
 
 def test_an_operation_of_the_backend_itself_is_shown_without_a_way(

@@ -43,6 +43,22 @@ def test_familiar_figures_come_first() -> None:
     assert value_names([metric]) == ["train_loss", "val_loss", "alpha", "zeta"]
 
 
+def test_where_there_is_no_room_the_most_telling_figures_stay() -> None:
+    rows = MetricRows([epoch(1)], width=40)
+    assert ["epoch", "train", "loss", "val", "loss", "best"] == rows.heading().split()
+    assert ["1", "1.1000", "1.2000", "*"] == rows.row(epoch(1)).split()
+    assert 4 == rows.left_out
+    assert len(rows.heading()) <= 40
+
+
+def test_labels_keep_their_room_beside_at_least_one_figure() -> None:
+    metric = op.Metric(
+        kind="symbol", step=1, values={"rows_loaded": 250, "gaps": 1}, labels={"symbol": "IBM"}
+    )
+    assert ["1", "250", "symbol=IBM"] == MetricRows([metric], width=30).row(metric).split()
+    assert ["1", "250", "symbol=IBM"] == MetricRows([metric], width=5).row(metric).split()
+
+
 def test_csv_has_a_row_per_metric_and_a_column_per_figure_and_label() -> None:
     file = io.StringIO()
     first = op.Metric(kind="epoch", step=1, values={"a": math.nan})

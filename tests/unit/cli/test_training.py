@@ -7,11 +7,20 @@ import pytest
 from backend.cli.failures import ExitCode
 from ktrdr.training.v1 import training_service_pb2
 from tests.unit.cli.command_line import FakeTime, Run
-from tests.unit.cli.samples import FAILED, ID, PENDING, a_whole_training, look, operation
+from tests.unit.cli.samples import (
+    FAILED,
+    ID,
+    PENDING,
+    RUNNING,
+    a_whole_training,
+    look,
+    operation,
+)
 from tests.unit.cli.scripted_backend import Refusal, ScriptedBackend
 
 STARTED = training_service_pb2.StartTrainingResponse(operation=operation(PENDING))
 UNAVAILABLE = Refusal(grpc.StatusCode.UNAVAILABLE, "gone")
+UNKNOWN = Refusal(grpc.StatusCode.NOT_FOUND, "There is none.", "OPERATION_NOT_FOUND")
 
 
 @pytest.fixture
@@ -71,6 +80,24 @@ def test_a_start_is_repeated_once_with_the_same_request_id(
     first, second = scripted.requests["StartTraining"]
     assert first == second
     assert fake_time.pauses == [0.5]
+
+
+def test_a_request_that_was_sent_before_finds_what_it_has_started(
+    train: Run, scripted: ScriptedBackend
+) -> None:
+    scripted.script("GetOperation", UNKNOWN, look(operation(RUNNING)))
+    ended = train("--request-id", "mine", "--detach")
+    assert f"Found {ID}, which the same request has started before\n" == ended.stdout
+    asked = [request.operation_id for request in scripted.requests["GetOperation"]]
+    assert ["op_training_mine", "host_training_mine"] == asked
+
+
+@pytest.mark.parametrize("reply", [UNKNOWN, UNAVAILABLE])
+def test_a_request_that_nobody_knows_yet_starts_something(
+    train: Run, scripted: ScriptedBackend, reply: Refusal
+) -> None:
+    scripted.script("GetOperation", reply)
+    assert f"Started {ID}\n" == train("--request-id", "mine", "--detach").stdout
 
 
 def test_a_start_that_stays_unavailable_ends_with_4(train: Run, scripted: ScriptedBackend) -> None:
