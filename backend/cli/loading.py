@@ -12,6 +12,7 @@ from backend.cli.options import Format
 from backend.cli.pace import Pace
 from backend.cli.starting import Beginning, known_as, start_and_follow
 from ktrdr.marketdata.v1 import market_data_service_pb2
+from ktrdr.operations.v1 import operation_pb2
 
 _OPTIONS = {
     "request_id": "--request-id",
@@ -44,6 +45,7 @@ def load(order: Order, address: str, pace: Pace, *, detach: bool, output: Format
         beginning = Beginning(
             call=lambda: backend.start_data_load(request),
             noun="load",
+            type=operation_pb2.OPERATION_TYPE_DATA_LOADING,
             request_id=request.request_id,
             options=_OPTIONS,
             known_as=known_as("data", order.request_id),

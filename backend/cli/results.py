@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from rich.console import Console
@@ -40,6 +41,8 @@ def print_outcome(console: Console, operation: operation_pb2.Operation) -> None:
         print_training_result(console, result)
     elif load is not None:
         print_load_result(console, load)
+        if hint := _nothing_loaded(operation, load):
+            print_fact(console, "note", hint, style="yellow")
     elif operation.HasField("result"):
         name = operation.result.type_url.rpartition("/")[2]
         print_fact(console, "result", f"a {name}; --format json shows it")
@@ -89,6 +92,27 @@ def print_load_result(console: Console, result: bar_pb2.DataLoadResult) -> None:
     for failed in result.symbols_failed:
         text = f"{failed.symbol}: {failed.error} ({failed.reason})"
         print_fact(console, "failed", text, style="red")
+
+
+def _nothing_loaded(operation: operation_pb2.Operation, result: bar_pb2.DataLoadResult) -> str:
+    """Why a load that went well has brought nothing; empty if it has, or if symbols failed."""
+    if result.total_rows_loaded or result.symbols_failed:
+        return ""
+    asked = operation.metadata.get("start_time", "")
+    if asked and _parsed(asked) >= operation.create_time.ToDatetime(UTC):
+        return f"Nothing is in that range yet: it begins in the future, on {asked[:10]}."
+    if not any(one.row_count for one in result.symbols):
+        return "There is nothing in that range; name an earlier or a longer one."
+    return "Nothing new: what there is in that range, if anything, has been loaded before."
+
+
+def _parsed(text: str) -> datetime:
+    """A time as the backend writes it; what is none is long ago."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = datetime.fromtimestamp(0, UTC)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def print_error(console: Console, error: operation_pb2.OperationError) -> None:

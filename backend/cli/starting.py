@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +11,16 @@ from backend.cli.client import Backend
 from backend.cli.console import note, stdout_console
 from backend.cli.documents import print_document
 from backend.cli.failures import CommandError, ExitCode, RpcFailedError
+from backend.cli.figures import length, seconds_of
 from backend.cli.follow import follow, how_to_return
 from backend.cli.options import Format
 from backend.cli.pace import Pace
-from ktrdr.operations.v1 import operation_pb2
+from ktrdr.operations.v1 import operation_pb2, operations_service_pb2
 
 _SOON = 3.0
 """Seconds to find out whether something has been started before."""
+_MOST_ACTIVE = 500
+"""Operations among which to look for the one that ends first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class Beginning:
     """Starts the operation, or finds the one the same request has started."""
     noun: str
     """What is started: "training"."""
+    type: operation_pb2.OperationType.ValueType
     request_id: str
     options: Mapping[str, str]
     """The option behind each field of the request."""
@@ -50,7 +55,7 @@ def start_and_follow(
 ) -> ExitCode:
     """Start the work and follow it, or leave it to itself."""
     is_new = not _is_known(backend, beginning)
-    operation = _start(beginning, pace)
+    operation = _start(backend, beginning, pace)
     if output is Format.TABLE:
         stdout_console().print(_began(operation, is_new=is_new), soft_wrap=True)
     if detach:
@@ -86,7 +91,7 @@ def _is_known(backend: Backend, beginning: Beginning) -> bool:
     return False
 
 
-def _start(beginning: Beginning, pace: Pace) -> operation_pb2.Operation:
+def _start(backend: Backend, beginning: Beginning, pace: Pace) -> operation_pb2.Operation:
     """Start the work; asked again once if the backend was unavailable.
 
     Raises CommandError with the fields of the request as options.
@@ -100,8 +105,11 @@ def _start(beginning: Beginning, pace: Pace) -> operation_pb2.Operation:
             pace.pause(max(pace.interval, error.retry_after))
             return beginning.call()
     except RpcFailedError as error:
-        late = error.status == "DEADLINE_EXCEEDED"
-        hint = _repeat_hint(beginning) if late else None
+        hint = None
+        if error.status == "DEADLINE_EXCEEDED":
+            hint = _repeat_hint(beginning)
+        elif error.reason == "WORKERS_BUSY":
+            hint = _when_free(backend, beginning) or None
         raise in_options(error, beginning.options, hint) from error
     except KeyboardInterrupt as error:
         raise CommandError(
@@ -121,6 +129,24 @@ def _repeat_hint(beginning: Beginning) -> str:
     return (
         f"Repeat the command with --request-id {beginning.request_id}: it finds the "
         f"{beginning.noun} or starts it, and never starts it twice."
+    )
+
+
+def _when_free(backend: Backend, beginning: Beginning) -> str:
+    """When a place is likely to be free: once the first that runs ends; empty if unknown."""
+    request = operations_service_pb2.ListOperationsRequest(active_only=True, types=[beginning.type])
+    try:
+        active = backend.list_operations(request, _MOST_ACTIVE).operations
+    except RpcFailedError:
+        return ""
+    told = [one for one in active if one.progress.HasField("estimated_remaining")]
+    if not told:
+        return ""
+    first = min(told, key=lambda one: seconds_of(one.progress.estimated_remaining))
+    left = length(math.ceil(seconds_of(first.progress.estimated_remaining)))
+    return (
+        f"Try again in about {left}: then {first.operation_id} is likely to end. "
+        "`ktrdr operations list --active` shows them all."
     )
 
 

@@ -13,6 +13,7 @@ from backend.cli.failures import ExitCode
 from backend.cli.options import Format
 from backend.cli.pace import Pace
 from backend.cli.starting import Beginning, known_as, start_and_follow
+from ktrdr.operations.v1 import operation_pb2
 from ktrdr.training.v1 import training_service_pb2
 
 _OPTIONS = {
@@ -54,6 +55,7 @@ def train(
         beginning = Beginning(
             call=lambda: backend.start_training(request),
             noun="training",
+            type=operation_pb2.OPERATION_TYPE_TRAINING,
             request_id=request.request_id,
             options=_OPTIONS,
             known_as=known_as("training", order.request_id),

@@ -10,7 +10,13 @@ from backend.cli.failures import ExitCode
 from ktrdr.marketdata.v1 import market_data_service_pb2 as service
 from ktrdr.operations.v1 import operations_service_pb2
 from tests.unit.cli.command_line import FakeTime, Run
-from tests.unit.cli.market_samples import LOAD_ID, loading, started, symbol_metric
+from tests.unit.cli.market_samples import (
+    LOAD_ID,
+    load_result,
+    loading,
+    started,
+    symbol_metric,
+)
 from tests.unit.cli.samples import COMPLETED, PENDING, look, operation
 from tests.unit.cli.scripted_backend import Refusal, ScriptedBackend
 
@@ -55,6 +61,42 @@ def test_the_result_has_a_row_per_symbol_and_totals(load: Run) -> None:
     assert ["symbols", "2"] in lines
     assert ["time", "2.0", "s"] in lines
     assert ["speed", "2,000", "rows/s"] in lines
+
+
+@pytest.mark.parametrize(
+    ("start", "rows_now", "hint"),
+    [
+        ("2099-01-01T00:00:00+00:00", 0, "Nothing is in that range yet: it begins in the future"),
+        ("2099-01-01T00:00:00+00:00", 2_148, "it begins in the future, on 2099-01-01."),
+        ("1950-01-01T00:00:00+00:00", 0, "There is nothing in that range; name an earlier or"),
+        ("", 2_148, "Nothing new: what there is in that range, if anything, has been loaded"),
+        ("nonsense", 0, "There is nothing in that range;"),
+        ("1950-01-01", 0, "There is nothing in that range;"),
+    ],
+)
+def test_a_load_that_brings_nothing_says_why(
+    load: Run, scripted: ScriptedBackend, start: str, rows_now: int, hint: str
+) -> None:
+    done = loading(COMPLETED)
+    done.create_time.FromDatetime(datetime(2024, 1, 31, tzinfo=UTC))
+    done.metadata["start_time"] = start
+    result = load_result()
+    result.total_rows_loaded = 0
+    for one in result.symbols:
+        one.rows_loaded, one.row_count = 0, rows_now
+    done.result.Pack(result)
+    scripted.script("GetOperation", look(done))
+    ended = load("IBM,GOOG", "1d")
+    assert ExitCode.DONE == ended.exit_code
+    assert hint in ended.stdout
+
+
+@pytest.mark.parametrize("failed", [(), ("GOOG",)])
+def test_a_load_that_brings_something_or_says_what_failed_has_no_note(
+    load: Run, scripted: ScriptedBackend, failed: tuple[str, ...]
+) -> None:
+    scripted.script("GetOperation", look(loading(COMPLETED, failed=failed)))
+    assert "  note " not in load("IBM,GOOG", "1d").stdout
 
 
 def test_symbols_that_failed_are_named_with_their_error_and_end_with_1(

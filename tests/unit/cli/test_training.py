@@ -5,6 +5,8 @@ import grpc
 import pytest
 
 from backend.cli.failures import ExitCode
+from ktrdr.operations.v1 import operations_service_pb2 as service
+from ktrdr.operations.v1.operation_pb2 import OPERATION_TYPE_TRAINING
 from ktrdr.training.v1 import training_service_pb2
 from tests.unit.cli.command_line import FakeTime, Run
 from tests.unit.cli.samples import (
@@ -123,6 +125,37 @@ def test_ctrl_c_while_starting_says_how_to_find_the_training(
     ended = train("--request-id", "mine")
     assert ended.exit_code == ExitCode.INTERRUPTED
     assert "Repeat the command with --request-id mine" in ended.stderr
+
+
+BUSY = Refusal(
+    grpc.StatusCode.RESOURCE_EXHAUSTED, "All 1 workers are busy.", "WORKERS_BUSY", retry_after=5.0
+)
+
+
+def test_a_full_queue_says_when_the_first_of_those_that_run_is_likely_to_end(
+    train: Run, scripted: ScriptedBackend
+) -> None:
+    later, first, queued = operation(left=7_000), operation(left=724.5), operation(PENDING)
+    first.operation_id = "op_training_first"
+    scripted.script("StartTraining", BUSY)
+    active = service.ListOperationsResponse(operations=[later, first, queued])
+    scripted.script("ListOperations", active)
+    ended = train()
+    assert ExitCode.FAILED == ended.exit_code
+    assert (
+        "Try again in about 12 min 05 s: then op_training_first is likely to end." in ended.stderr
+    )
+    (request,) = scripted.requests["ListOperations"]
+    assert ([OPERATION_TYPE_TRAINING], True) == (list(request.types), request.active_only)
+
+
+@pytest.mark.parametrize("listed", [service.ListOperationsResponse(), UNAVAILABLE])
+def test_a_full_queue_of_which_nothing_more_is_known_says_when_to_ask_again(
+    train: Run, scripted: ScriptedBackend, listed: service.ListOperationsResponse | Refusal
+) -> None:
+    scripted.script("StartTraining", BUSY)
+    scripted.script("ListOperations", listed)
+    assert "Try again in 5 s." in train().stderr
 
 
 def test_bad_fields_are_told_with_their_options(train: Run, scripted: ScriptedBackend) -> None:
