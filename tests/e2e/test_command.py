@@ -76,6 +76,39 @@ def test_a_detached_training_is_listed_cancelled_and_watched_to_exit_code_3(
     assert "enough" == operation["cancelReason"]
 
 
+def test_what_has_ended_is_forgotten_by_command_and_its_model_stays(programs: Programs) -> None:
+    programs.ktrdr(*TRAIN, "--request-id", "done")
+    programs.ktrdr(*TRAIN, *LONG, "--request-id", "open", "--detach")
+    models = programs.ktrdr("models", "list", "--format", "json").stdout
+    deleted = programs.ktrdr("operations", "delete", "op_training_done", "op_training_open")
+    again = programs.ktrdr("operations", "delete", "op_training_done", "--format", "json")
+    left = programs.ktrdr("operations", "list").stdout
+    programs.ktrdr("operations", "cancel", "op_training_open", "--wait")
+
+    assert (1, "Deleted op_training_done\n") == (deleted.returncode, deleted.stdout)
+    assert "OPERATION_ACTIVE" in deleted.stderr
+    (refused,) = json.loads(again.stdout)["refused"]
+    assert (2, "OPERATION_NOT_FOUND") == (again.returncode, refused["reason"])
+    assert "op_training_done" not in left
+    assert "op_training_open" in left
+    assert models == programs.ktrdr("models", "list", "--format", "json").stdout
+
+
+def test_a_request_that_is_repeated_finds_what_it_started(programs: Programs) -> None:
+    first = programs.ktrdr(*TRAIN, "--request-id", "twice", "--detach")
+    second = programs.ktrdr(*TRAIN, "--request-id", "twice", "--detach")
+
+    assert "Started op_training_twice\n" == first.stdout
+    assert "Found op_training_twice, which the same request has started before\n" == second.stdout
+
+
+def test_a_load_of_what_is_still_to_come_says_that_nothing_was_there(programs: Programs) -> None:
+    done = programs.ktrdr("data", "load", "IBM", "1d", "--start-date", "2099-01-01")
+
+    assert 0 == done.returncode
+    assert "it begins in the future, on 2099-01-01." in done.stdout
+
+
 def test_a_training_with_too_few_bars_fails_with_exit_code_1_and_says_why(
     programs: Programs,
 ) -> None:
