@@ -85,10 +85,18 @@ def _progress(observation: Observation, stale_after: float) -> Sign:
     if operation.status == _PENDING:
         return Sign("QUEUED", "-")
     cadence = cadence_of(operation, observation.metrics)
-    facts = _facts(operation, cadence)
+    if operation.HasField("liveness") and not operation.liveness.worker_alive:
+        ago = "" if cadence.silence is None else f" {short(cadence.silence)}"
+        return Sign("STOPPED", f"stopped{ago}", facts=_facts(operation, cadence))
     if operation.status == _CANCELLING:
-        return _cancelling(observation, cadence, stale_after, facts)
-    silence = cadence.silence
+        return _cancelling(observation, cadence, stale_after)
+    return _at_work(observation, cadence, stale_after)
+
+
+def _at_work(observation: Observation, cadence: Cadence, stale_after: float) -> Sign:
+    """How a worker that lives, and is to go on, gets on."""
+    operation, silence = observation.operation, cadence.silence
+    facts = _facts(operation, cadence)
     if silence is None:
         silence = observation.since(operation.start_time) if operation.HasField("start_time") else 0
     if silence >= stale_after:
@@ -161,15 +169,13 @@ def _said_wait(operation: operation_pb2.Operation) -> float:
     return float(said[1]) if said else 0.0
 
 
-def _cancelling(
-    observation: Observation, cadence: Cadence, stale_after: float, facts: dict[str, str | float]
-) -> Sign:
+def _cancelling(observation: Observation, cadence: Cadence, stale_after: float) -> Sign:
     """A worker notices at its next report, so its own pace says when it should have."""
     operation = observation.operation
     asked = observation.since(operation.cancel_time) if operation.HasField("cancel_time") else 0.0
     bound = min(stale_after, max(LEAST_CANCELLING, SLOW * (cadence.usual or 0.0)))
     text = f"cancelling {short(asked)}"
-    facts = {**facts, "cancellingSeconds": asked}
+    facts = {**_facts(operation, cadence), "cancellingSeconds": asked}
     if asked < bound:
         return Sign("CANCELLING", text, remedy=WAIT, facts=facts)
     return Sign(

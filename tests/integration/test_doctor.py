@@ -179,7 +179,7 @@ def test_a_worker_that_is_gone_is_told_from_a_host_that_is(pair: Hosted) -> None
         operation_id = pair.running.train()
         eventually(lambda: "GONE" == seen(pair.running)[operation_id].worker.state)
         found = seen(pair.running)[operation_id]
-        assert ("ANSWERS", "GONE", "STARTING") == states(found)
+        assert ("ANSWERS", "GONE", "STOPPED") == states(found)
         assert found.remedy is not None
         assert f"See the log of the host at {pair.relay.address}." in found.remedy.advice
 

@@ -193,15 +193,21 @@ def test_no_worker_has_longer_than_the_bound_of_silence_to_notice() -> None:
 @pytest.mark.parametrize(("host", "place"), [("", "the backend"), (HOST, f"the host at {HOST}")])
 def test_a_worker_whose_thread_is_gone_is_a_finding_of_its_own(host: str, place: str) -> None:
     diagnosis = judged(seen(working(alive=False, host=host), *each(4, last=2)))
-    assert ("ANSWERS", "GONE", "STEADY") == states(diagnosis)
-    assert diagnosis.wrong
+    assert ("ANSWERS", "GONE", "STOPPED") == states(diagnosis)
+    assert ("gone", "stopped 0.5s") == (diagnosis.worker.text, diagnosis.progress.text)
+    assert [True] == [sign.wrong for sign in diagnosis.signs if sign.wrong]
     assert diagnosis.remedy is not None
     assert diagnosis.remedy.advice.startswith(f"See the log of {place}.")
 
 
-def test_the_worker_comes_before_the_silence_that_follows_from_it() -> None:
-    diagnosis = judged(seen(working(alive=False, silence=4_000)))
-    assert ("ANSWERS", "GONE", "SILENT") == states(diagnosis)
+@pytest.mark.parametrize("status", [RUNNING, CANCELLING])
+@pytest.mark.parametrize("silence", [None, 4_000.0])
+def test_what_follows_from_a_worker_that_is_gone_is_no_finding_besides(
+    status: op.OperationStatus.ValueType, silence: float | None
+) -> None:
+    diagnosis = judged(seen(working(status, alive=False, silence=silence)))
+    assert ("ANSWERS", "GONE", "STOPPED") == states(diagnosis)
+    assert not diagnosis.progress.wrong
     assert diagnosis.remedy == diagnosis.worker.remedy
 
 
