@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from types import FrameType
 
@@ -104,28 +104,53 @@ def serve_until_stopped(
     `pools` are its workers; a process that runs no work itself has none.
     `advertised` is where others reach it, if that is not where it listens.
     """
-    told: SimpleQueue[None] = SimpleQueue()  # unlike an Event, safe in a signal's handler
-
-    def tell(_signal: int, _frame: FrameType | None) -> None:
-        # One is enough. The interpreter gives handlers up as it ends; one more
-        # would then make an orderly end look like a crash.
-        _on_stop_signals(signal.SIG_IGN)
-        told.put(None)
-
-    _on_stop_signals(tell)
-    sys.setswitchinterval(SWITCH_INTERVAL)
-    address = server.bind()
-    operations.advertise(advertised or address)
-    operations.recover()
-    server.start()
-    print(f"{name} ready on {address}", flush=True)  # noqa: T201  # the line starters wait for
-    told.get()
+    with _stop_signals() as wait_for_signal:
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        address = server.bind()
+        operations.advertise(advertised or address)
+        operations.recover()
+        server.start()
+        print(f"{name} ready on {address}", flush=True)  # noqa: T201  # the line starters wait for
+        wait_for_signal()
     if not stop(server, operations, pools, grace=grace):
         logger.warning("Some threads did not end; leaving without them")
         logging.shutdown()
         # The interpreter would wait for the threads of calls without end, and
         # abort if a worker is in native code, importing torch say, as it ends.
         os._exit(0)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Callable[[], None]]:
+    """Take SIGTERM and SIGINT; give the call that returns once one has come, also if before.
+
+    The system may hand a signal to any thread, while Python runs handlers on
+    the main one alone, which would go on waiting. So it waits for the byte that
+    every signal leaves in a pipe, whichever thread it finds.
+    """
+    told = False
+
+    def tell(_signal: int, _frame: FrameType | None) -> None:
+        # One is enough. The interpreter gives handlers up as it ends; one more
+        # would then make an orderly end look like a crash.
+        nonlocal told
+        _on_stop_signals(signal.SIG_IGN)
+        told = True
+
+    def wait() -> None:
+        while not told:
+            os.read(came, 1)
+
+    came, wake = os.pipe()
+    os.set_blocking(wake, False)
+    before = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    _on_stop_signals(tell)
+    try:
+        yield wait
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(wake)
+        os.close(came)
 
 
 def _on_stop_signals(action: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:

@@ -137,3 +137,14 @@ def test_bad_settings_stop_the_start_with_each_name_and_the_mend() -> None:
     for name in ("KTRDR_BACKEND_ADDRESS", "OPERATIONS_CACHE_TTL", "KTRDR_TRAINING_WORKERS"):
         assert name in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_signal_is_not_lost_if_another_thread_gets_it_first(tmp_path: Path) -> None:
+    """After SIGSTOP it is often not the main thread that a signal finds."""
+    with backend(tmp_path) as (process, address):
+        assert 0 == Programs(address).ktrdr("health").returncode  # so it waits by now
+        for number in (signal.SIGSTOP, signal.SIGCONT, signal.SIGTERM):
+            process.send_signal(number)
+        process.communicate(timeout=30)
+
+    assert 0 == process.returncode
