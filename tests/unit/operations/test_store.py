@@ -1,16 +1,26 @@
+"""What every store of operations does alike, in memory and in databases."""
+
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.operations.memory_store import MemoryOperationStore
+from shared.operations.migration import migrate
 from shared.operations.model import OperationRecord, OperationStatus, OperationType
-from shared.operations.store import ACTIVE, OperationFilter, SortKey
+from shared.operations.sql_store import SqlOperationStore
+from shared.operations.sqlite_database import sqlite_engine
+from shared.operations.store import ACTIVE, OperationFilter, OperationStore, SortKey
 from tests.unit.operations.fakes import DAY, metric, record, steps
+
+NewStore = Callable[[], OperationStore]
+"""Makes a store that is empty."""
 
 S = OperationStatus
 ANY = OperationFilter()
@@ -26,25 +36,38 @@ def key(kept: OperationRecord) -> SortKey:
     return kept.operation.create_time, kept.operation.operation_id
 
 
+@pytest.fixture(scope="module", params=["memory", "sqlite"])
+def new_store(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[NewStore]:
+    if request.param == "memory":
+        yield MemoryOperationStore
+        return
+    engine = sqlite_engine(tmp_path_factory.mktemp("state") / "backend.db", 4)
+    migrate(engine)
+    yield lambda: SqlOperationStore(engine, uuid4().hex)  # a service of its own sees nothing
+    engine.dispose()
+
+
 @pytest.fixture
-def store() -> MemoryOperationStore:
-    return MemoryOperationStore()
+def store(new_store: NewStore) -> OperationStore:
+    return new_store()
 
 
-def test_a_created_record_is_found(store: MemoryOperationStore) -> None:
+def test_a_created_record_is_found(store: OperationStore) -> None:
     assert made(1) == store.create(made(1))
     assert made(1) == store.get("op-1")
     assert store.get("op-2") is None
 
 
-def test_a_taken_id_is_not_created_again(store: MemoryOperationStore) -> None:
+def test_a_taken_id_is_not_created_again(store: OperationStore) -> None:
     store.create(made(1))
 
     assert made(1) == store.create(made(1, S.RUNNING))
     assert 1 == store.count(ANY)
 
 
-def test_a_save_replaces(store: MemoryOperationStore) -> None:
+def test_a_save_replaces(store: OperationStore) -> None:
     store.create(made(1))
     store.save(made(1, S.RUNNING))
 
@@ -55,7 +78,7 @@ def test_a_save_replaces(store: MemoryOperationStore) -> None:
     )
 
 
-def test_a_terminal_record_stays_as_it_is(store: MemoryOperationStore) -> None:
+def test_a_terminal_record_stays_as_it_is(store: OperationStore) -> None:
     store.create(made(1))
     store.finish(made(1, S.COMPLETED), [metric(1)])
 
@@ -66,7 +89,7 @@ def test_a_terminal_record_stays_as_it_is(store: MemoryOperationStore) -> None:
     assert [1] == steps(store.metrics("op-1", 0, 10))
 
 
-def test_a_discarded_record_is_gone(store: MemoryOperationStore) -> None:
+def test_a_discarded_record_is_gone(store: OperationStore) -> None:
     store.create(made(1))
     store.create(made(2))
     store.discard("op-1")
@@ -76,7 +99,7 @@ def test_a_discarded_record_is_gone(store: MemoryOperationStore) -> None:
     assert (1, [made(2)]) == (store.count(ANY), list(store.page(ANY, None, 10)))
 
 
-def test_the_metrics_kept_are_a_copy(store: MemoryOperationStore) -> None:
+def test_the_metrics_kept_are_a_copy(store: OperationStore) -> None:
     log = [metric(1)]
     store.create(made(1))
     store.finish(made(1, S.FAILED), log)
@@ -85,7 +108,7 @@ def test_the_metrics_kept_are_a_copy(store: MemoryOperationStore) -> None:
     assert [1] == steps(store.metrics("op-1", 0, 10))
 
 
-def test_metrics_come_in_slices(store: MemoryOperationStore) -> None:
+def test_metrics_come_in_slices(store: OperationStore) -> None:
     store.create(made(1))
     store.finish(made(1, S.FAILED), [metric(step) for step in range(1, 8)])
 
@@ -110,9 +133,12 @@ def test_a_filter_wants_type_and_state() -> None:
     limit=st.integers(1, 5),
 )
 def test_pages_cover_what_matches_once_and_newest_first(
-    minutes: list[tuple[int, OperationStatus]], statuses: frozenset[OperationStatus], limit: int
+    new_store: NewStore,
+    minutes: list[tuple[int, OperationStatus]],
+    statuses: frozenset[OperationStatus],
+    limit: int,
 ) -> None:
-    store = MemoryOperationStore()
+    store = new_store()
     for index, (minute, status) in enumerate(minutes):
         store.create(
             record(f"op-{index}", status=status, create_time=DAY + timedelta(minutes=minute))
@@ -133,7 +159,7 @@ def test_pages_cover_what_matches_once_and_newest_first(
 
 
 def test_a_record_created_meanwhile_does_not_move_the_next_page(
-    store: MemoryOperationStore,
+    store: OperationStore,
 ) -> None:
     for minute in (1, 2, 3):
         store.create(made(minute))
@@ -145,7 +171,7 @@ def test_a_record_created_meanwhile_does_not_move_the_next_page(
     assert [made(3), made(2), made(1)] == [*first, *second]
 
 
-def test_a_page_says_nothing_of_the_records_it_skips(store: MemoryOperationStore) -> None:
+def test_a_page_says_nothing_of_the_records_it_skips(store: OperationStore) -> None:
     store.create(made(1, S.FAILED))
     store.create(made(2, S.PENDING))
 
