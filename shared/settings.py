@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -81,15 +81,35 @@ Folder = Annotated[Path, BeforeValidator(_folder), AfterValidator(_expanded)]
 """A path; an empty one would silently be the folder the process was started in."""
 
 
+def _state_url(value: SecretStr) -> SecretStr:
+    scheme, _, rest = value.get_secret_value().partition("://")
+    if scheme not in {"postgresql", "postgres"} and not (scheme == "sqlite" and rest[1:]):
+        raise ValueError(
+            "must be postgresql://USER:PASSWORD@HOST/DATABASE or sqlite:///FILE; leave it unset "
+            "for a file below KTRDR_HOME"
+        )
+    return value
+
+
+StateUrl = Annotated[SecretStr, AfterValidator(_state_url)]
+"""The URL of a database; it may hold a password, so it is never shown."""
+
+
 class ProcessSettings(BaseSettings):
     """What every process reads from its environment."""
 
     model_config = SettingsConfigDict(
-        env_prefix="KTRDR_", frozen=True, use_attribute_docstrings=True
+        env_prefix="KTRDR_", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
     )
 
     home: Folder = Field(default=Path("~/.ktrdr"), validate_default=True)
     """Folder for data/, models/ and state/."""
+
+    state_url: StateUrl | None = None
+    """Database of operations and their metrics; unset: a file of its own in state/."""
+
+    state_connections: int = Field(default=8, ge=2, le=100)
+    """Connections to that database at most."""
 
     cache_ttl: float = Field(
         default=1.0, ge=0, le=60, allow_inf_nan=False, validation_alias="OPERATIONS_CACHE_TTL"
@@ -179,6 +199,11 @@ def require_ib(variable: str) -> None:
     _require(f"{variable}: asking IB", {"ib_insync": "ib_insync"}, "ktrdr[ib]")
 
 
+def require_postgres(variable: str) -> None:
+    """Raise SettingsError unless what speaks to PostgreSQL is installed; does not import it."""
+    _require(f"{variable}: PostgreSQL", {"psycopg": "psycopg"}, "ktrdr[postgres]")
+
+
 def _require(work: str, needed: Mapping[str, str], install: str) -> None:
     missing = [package for module, package in needed.items() if find_spec(module) is None]
     if missing:
@@ -208,8 +233,8 @@ def load_settings(settings: type[SettingsT]) -> SettingsT:
         return settings()
     except ValidationError as error:
         lines = [
-            f"{_variable(settings, item['loc'])}: {item['msg'].removeprefix('Value error, ')} "
-            f"(got {item['input']!r})"
+            f"{_variable(settings, item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
+            + ("" if _is_secret(settings, item["loc"]) else f" (got {item['input']!r})")
             for item in error.errors()
         ]
         raise SettingsError("\n".join(lines)) from error
@@ -219,3 +244,9 @@ def _variable(settings: type[ProcessSettings], path: Sequence[str | int]) -> str
     """The environment variable of a field as pydantic names it in an error."""
     name = str(path[0])
     return f"KTRDR_{name.upper()}" if name in settings.model_fields else name
+
+
+def _is_secret(settings: type[ProcessSettings], path: Sequence[str | int]) -> bool:
+    """Whether what a field was given must not be shown."""
+    field = settings.model_fields.get(str(path[0]))
+    return field is not None and "SecretStr" in str(field.annotation)

@@ -16,29 +16,31 @@ class Breaker:
         self._clock = clock
         self._pause = pause
         self._lock = threading.Lock()  # guards the two fields below
-        self._error: StoreUnavailableError | None = None
+        self._away: str | None = None
         self._next_try = 0.0
 
+    def check(self) -> None:
+        """Raise why it is away, unless it is time to try."""
+        away = self._away  # an unguarded look: what is missed is seen in a moment
+        if away is not None and self._clock.monotonic() < self._next_try:
+            raise StoreUnavailableError(away)
+
     def enter(self) -> None:
-        """Go on if it is there, or to try; else raise why it was away."""
-        if self._error is None:  # unguarded look: what is missed is seen by the next caller
+        """Go on if it is there, or as the one who tries; else raise why it is away."""
+        if self._away is None:
             return
         with self._lock:
-            now = self._clock.monotonic()
-            if self._error is None or now >= self._next_try:
-                self._next_try = now + self._pause
-                return
-            message = self._error.message
-        raise StoreUnavailableError(message)
+            self.check()
+            self._next_try = self._clock.monotonic() + self._pause
 
     def trip(self, error: StoreUnavailableError) -> None:
         """Remember that it is away."""
         with self._lock:
-            self._error = error
+            self._away = error.message
             self._next_try = self._clock.monotonic() + self._pause
 
     def reset(self) -> None:
         """Remember that it is there."""
-        if self._error is not None:  # unguarded look, as above
+        if self._away is not None:
             with self._lock:
-                self._error = None
+                self._away = None

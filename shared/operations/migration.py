@@ -7,37 +7,67 @@ the others wait for it. A database that a newer ktrdr has written is refused.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext, MigrationStep
 from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection, Engine
 
+from shared.operations.sql_connections import BEGIN
+
 REVISIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x6B74726472  # ktrdr, in ASCII: what PostgreSQL's advisory lock is known by
-_BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
+_PATIENCE = 300
+"""Seconds for another process's migration, or for one's own."""
 
 
 class NewerDatabaseError(Exception):
     """A newer ktrdr has written the database; the text is its revision."""
 
 
+class UnfitDatabaseError(Exception):
+    """A database that cannot keep records; the text says why and what to do."""
+
+
 def migrate(engine: Engine, revisions: Path = REVISIONS) -> None:
     """Bring a database up to the newest revision there is; nothing is done if it is.
 
-    Raises NewerDatabaseError, or what the database raises; then it is as before.
+    Raises NewerDatabaseError, UnfitDatabaseError or what SQLAlchemy raises; then
+    the database is as it was.
     """
     scripts = ScriptDirectory(str(revisions), version_locations=[str(revisions)])
     with engine.connect() as connection:
         if not _steps_ahead(connection, scripts):
             return
-        connection.exec_driver_sql(_BEGIN[engine.dialect.name])
+        _PREPARE[engine.dialect.name](connection)
+        connection.exec_driver_sql(BEGIN[engine.dialect.name])
         if engine.dialect.name == "postgresql":
-            # Another process may be at it, for longer than a statement should take.
-            connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_LOCK})")
         _run(connection, scripts)
         connection.exec_driver_sql("COMMIT")
+        connection.invalidate()  # it was made too patient for anything else
+
+
+def _prepare_sqlite(connection: Connection) -> None:
+    """Turn the write-ahead log on; it stays on."""
+    connection.exec_driver_sql(f"PRAGMA busy_timeout = {_PATIENCE * 1000}")
+    connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+
+
+def _prepare_postgres(connection: Connection) -> None:
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar_one()
+    if encoding != "UTF8":
+        raise UnfitDatabaseError(
+            f"is encoded in {encoding}. Create one with ENCODING 'UTF8' TEMPLATE template0"
+        )
+    driver: Any = connection.connection.driver_connection
+    driver.silence = _PATIENCE
+    for name in ("lock_timeout", "statement_timeout"):
+        connection.exec_driver_sql(f"SET {name} = '{_PATIENCE}s'")
+
+
+_PREPARE = {"sqlite": _prepare_sqlite, "postgresql": _prepare_postgres}
 
 
 def _steps_ahead(connection: Connection, scripts: ScriptDirectory) -> bool:

@@ -2,45 +2,62 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import QueuePool
 
 from shared.clock import Clock
 from shared.operations.breaker import Breaker
-from shared.operations.database_faults import fault_of
+from shared.operations.database_faults import fault_of, name_of
 from shared.rpc.errors import StoreUnavailableError
 
-_BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
+BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
 """SQLite takes the write lock at once: who reads first and then writes may deadlock."""
+PATIENCE = 5.0
+"""Seconds a caller waits for a connection that others use."""
+_UNFIT = (ValueError, TypeError, KeyError, OverflowError)
+"""What a row raises that does not fit a record, or a record that does not fit a row."""
 
 
 class Connections:
-    """Lends connections of an engine that commits by itself; raises StoreUnavailableError only."""
+    """Lends connections of an engine that commits by itself; raises StoreUnavailableError only.
+
+    Of its pool, one part is for writing, so that long writes and those that
+    wait for them keep nobody from reading.
+    """
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
+        assert isinstance(engine.pool, QueuePool)
         self.engine = engine
-        self._begin = _BEGIN[engine.dialect.name]
+        self._begin = BEGIN[engine.dialect.name]
         self._name = name_of(engine)
+        self._errors = (SQLAlchemyError, engine.dialect.loaded_dbapi.Error, *_UNFIT)
+        # SQLite has one writer at a time; the others wait here, in turn.
+        writers = 1 if engine.dialect.name == "sqlite" else max(1, engine.pool.size() // 2)
+        self._writers = threading.BoundedSemaphore(writers)
+        self._readers = threading.BoundedSemaphore(max(1, engine.pool.size() - writers))
         self._reach = Breaker(clock)
         self._write = Breaker(clock)
 
     @contextmanager
     def reading(self, what: str) -> Iterator[Connection]:
         """Lend a connection to read; `what` cannot be done if that fails."""
-        with self._lent(what) as connection:
+        with self._lent(what, self._readers, self._reach) as connection:
             yield connection
+        self._reach.reset()
 
     @contextmanager
     def writing(self, what: str) -> Iterator[Connection]:
         """Lend a connection to write: what is written is committed at the end, or not at all."""
-        self._write.enter()
-        with self._lent(what) as connection:
+        with self._lent(what, self._writers, self._reach, self._write) as connection:
             connection.exec_driver_sql(self._begin)
             yield connection
             connection.exec_driver_sql("COMMIT")
+        self._reach.reset()
         self._write.reset()
 
     def close(self) -> None:
@@ -48,15 +65,23 @@ class Connections:
         self.engine.dispose()
 
     @contextmanager
-    def _lent(self, what: str) -> Iterator[Connection]:
-        self._reach.enter()
+    def _lent(
+        self, what: str, places: threading.BoundedSemaphore, *breakers: Breaker
+    ) -> Iterator[Connection]:
+        for breaker in breakers:
+            breaker.check()  # before a place is waited for, which those who try may have
+        if not places.acquire(timeout=PATIENCE):
+            raise StoreUnavailableError(f"{what}: {self._name} is busy with others' requests.")
         try:
+            for breaker in breakers:
+                breaker.enter()
             # On its way back, a connection rolls back what was not committed.
             with self.engine.connect() as connection:
                 yield connection
-        except (SQLAlchemyError, self.engine.dialect.loaded_dbapi.Error, *_UNFIT) as error:
+        except self._errors as error:
             raise self._unavailable(what, error) from error
-        self._reach.reset()
+        finally:
+            places.release()
 
     def _unavailable(self, what: str, error: Exception) -> StoreUnavailableError:
         fault = fault_of(error, self._name)
@@ -66,16 +91,3 @@ class Connections:
         if fault.busy:
             self._write.trip(unavailable)
         return unavailable
-
-
-_UNFIT = (ValueError, TypeError, KeyError, OverflowError)
-"""What a row raises that does not fit a record, or a record that does not fit a row."""
-
-
-def name_of(engine: Engine) -> str:
-    """How people know a database: without a password."""
-    url = engine.url
-    if engine.dialect.name == "sqlite":
-        return url.database or "the database"
-    port = f":{url.port}" if url.port else ""
-    return f"PostgreSQL at {url.host or 'its socket'}{port}/{url.database or ''}"

@@ -4,37 +4,56 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from urllib.parse import quote
 
 from sqlalchemy import URL, Engine, create_engine, event
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 LOCK_TIMEOUT = 5.0
-"""Seconds a write waits for those of others."""
+"""Seconds a write waits for another process's."""
 
 
 def sqlite_engine(path: Path, connections: int, *, lock_timeout: float = LOCK_TIMEOUT) -> Engine:
-    """Return an engine for a file, which is made if there is none; nothing is opened yet.
+    """Return an engine for a file that is there; nothing is opened yet.
 
     `connections` is how many are open at most.
     """
+    path = path.absolute()
+
+    def connect() -> sqlite3.Connection:
+        # Never makes a file: one that has gone is missed, not replaced by an empty one.
+        address = f"file:{quote(str(path))}?mode=rw"
+        connection = sqlite3.connect(
+            address, uri=True, timeout=lock_timeout, check_same_thread=False
+        )
+        # What is committed survives the machine, not only the process.
+        connection.execute("PRAGMA synchronous = FULL").close()
+        return connection
+
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
+        creator=connect,
         isolation_level="AUTOCOMMIT",  # transactions are begun and committed by name
         poolclass=QueuePool,
         pool_size=connections,
         max_overflow=0,
         pool_timeout=lock_timeout,
-        connect_args={"timeout": lock_timeout, "check_same_thread": False},
     )
-    event.listen(engine, "connect", _set_up)
+    event.listen(engine, "connect", lambda _, entry: entry.info.update(file=_file(path)))
+    event.listen(engine, "checkout", lambda _, entry, __: _replace_stale(entry, path))
     return engine
 
 
-def _set_up(connection: sqlite3.Connection, _record: object) -> None:
-    for pragma in (
-        "journal_mode = WAL",
-        # What is committed survives the machine, not only the process.
-        "synchronous = FULL",
-        "cache_size = -8000",
-    ):
-        connection.execute(f"PRAGMA {pragma}").close()
+def _replace_stale(entry: ConnectionPoolEntry, path: Path) -> None:
+    """Have the pool open the file that is there now, if the one it has was moved away."""
+    if entry.info.get("file") != _file(path):
+        raise DisconnectionError
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
