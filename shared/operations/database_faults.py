@@ -47,7 +47,7 @@ _POSTGRES: Mapping[str, Fault] = {
     "53100": Fault(_FULL),
     "53200": Fault("{name} is out of memory. Give it more"),
     "53300": Fault("{name} has no connection left. Raise its max_connections", away=True),
-    "55P03": Fault("another transaction holds what was to be written to {name}. End it"),
+    "55P03": Fault("another transaction keeps {name} locked. End it"),
     "57014": Fault("{name} took too long. See what else it is doing"),
     "57P": Fault("{name} is being stopped or started. Bring it back", away=True),
     "58": Fault("the disk of {name} fails. Mend it"),

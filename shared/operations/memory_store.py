@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from shared.operations.model import Metric, OperationRecord, OperationStatus, OperationType
-from shared.operations.store import OperationFilter, SortKey
+from shared.operations.store import MetricsMissingError, OperationFilter, SortKey
 
 
 class MemoryOperationStore:
@@ -118,11 +118,15 @@ class MemoryOperationStore:
         kept = self._records.get(record.operation.operation_id)
         if kept is not None and kept.operation.status.terminal:
             return kept
+        operation_id = record.operation.operation_id
+        log = self._metrics.get(operation_id, [])
+        if metrics and first > len(log):
+            raise MetricsMissingError(operation_id, len(log))
         if kept is None:
             insort(self._order, _key(record))
         self._put(record)
-        log = self._metrics.setdefault(record.operation.operation_id, [])
         log.extend(metrics[max(0, len(log) - first) :])
+        self._metrics[operation_id] = log
         return record
 
     def _put(self, record: OperationRecord) -> None:

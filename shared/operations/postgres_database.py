@@ -12,21 +12,23 @@ from collections.abc import Mapping
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import QueuePool
 
 SILENCE = 3.0
 """Seconds a server may take for an answer, before the connection is given up."""
-_TIMEOUTS: Mapping[str, object] = {
+_TIMEOUTS: Mapping[str, int] = {
     "connect_timeout": 2,  # seconds; libpq takes whole ones, from 2 on
     "tcp_user_timeout": 3000,  # milliseconds
     "keepalives_idle": 10,
     "keepalives_interval": 2,
     "keepalives_count": 3,
 }
-_OPTIONS = "-c statement_timeout=2800 -c lock_timeout=2500 -c idle_in_transaction_session_timeout=60000"
+_OPTIONS = (
+    "-c statement_timeout=2800 -c lock_timeout=2500 -c idle_in_transaction_session_timeout=60000"
+)
 
 
 class UnusableUrlError(Exception):
@@ -68,9 +70,11 @@ def postgres_engine(url: str, connections: int, name: str) -> Engine:
         raise UnusableUrlError from error
     options = f"{_OPTIONS} {given.pop('options', '') or ''}".strip()
     parameters = {**_TIMEOUTS, "application_name": name, **given, "options": options}
+    address = make_conninfo("", **parameters)
     engine = create_engine(
         _shown(given),
-        creator=lambda: BoundedConnection.connect(**parameters),
+        creator=lambda: BoundedConnection.connect(address),
+        hide_parameters=True,  # an error is logged without people's data
         isolation_level="AUTOCOMMIT",  # transactions are begun and committed by name
         poolclass=QueuePool,
         pool_size=connections,

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import QueuePool
 
 from shared.clock import Clock
 from shared.operations.breaker import Breaker
@@ -31,15 +30,15 @@ class Connections:
     """
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
-        assert isinstance(engine.pool, QueuePool)
         self.engine = engine
         self._begin = BEGIN[engine.dialect.name]
         self._name = name_of(engine)
         self._errors = (SQLAlchemyError, engine.dialect.loaded_dbapi.Error, *_UNFIT)
         # SQLite has one writer at a time; the others wait here, in turn.
-        writers = 1 if engine.dialect.name == "sqlite" else max(1, engine.pool.size() // 2)
+        connections: int = engine.pool.size()  # type: ignore[attr-defined]  # it is a QueuePool
+        writers = 1 if engine.dialect.name == "sqlite" else connections // 2
         self._writers = threading.BoundedSemaphore(writers)
-        self._readers = threading.BoundedSemaphore(max(1, engine.pool.size() - writers))
+        self._readers = threading.BoundedSemaphore(connections - writers)
         self._reach = Breaker(clock)
         self._write = Breaker(clock)
 
@@ -77,7 +76,11 @@ class Connections:
                 breaker.enter()
             # On its way back, a connection rolls back what was not committed.
             with self.engine.connect() as connection:
-                yield connection
+                try:
+                    yield connection
+                except self.engine.dialect.loaded_dbapi.Error:
+                    connection.invalidate()  # SQLAlchemy has not seen it, so it does not know
+                    raise
         except self._errors as error:
             raise self._unavailable(what, error) from error
         finally:

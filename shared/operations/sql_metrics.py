@@ -1,53 +1,78 @@
-"""Metrics into the database, by the thousand: what is kept of a log is left as it is."""
+"""The logs of metrics in a database: written by the thousand, read by their place."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection, and_, delete, func, select
 
 from shared.operations.model import Metric
-from shared.operations.sql_records import metric_to_values
+from shared.operations.sql_records import escaped, metric_to_values, row_to_metric
 from shared.operations.sql_schema import METRICS
 
-CHUNK = 5_000
-"""Rows that are in memory at once, and that one statement brings."""
-_COLUMNS = ", ".join(f'"{column.name}"' for column in METRICS.columns)
-_MARKS = ", ".join("?" for _ in METRICS.columns)
+_m = METRICS.c
+_WRITTEN_AT_ONCE = 5_000
+"""Rows that one statement writes, and that are in memory for it."""
+_DELETED_AT_ONCE = 50_000
+"""Rows that one statement removes, so that none takes long."""
+_COLUMNS = ", ".join(f'"{column.name}"' for column in _m)
+_MARKS = ", ".join("?" for _ in _m)
 _INSERT = f"INSERT INTO metrics ({_COLUMNS}) VALUES ({_MARKS}) ON CONFLICT DO NOTHING"  # noqa: S608  # our own columns
 _COPY = f"COPY metrics ({_COLUMNS}) FROM STDIN"
 _Row = tuple[str, str, int, int, str, int, str, str]
 
 
-def insert_metrics(
-    connection: Connection, key: tuple[str, str], metrics: Sequence[Metric], first: int, kept: int
-) -> None:
-    """Keep `metrics`, the log's from index `first` on, of which there are `kept` already.
+class MetricsLog:
+    """The metrics of one operation, over a connection; it raises what the database raises.
 
-    Nobody else writes this log meanwhile: its operation's row is ours. So what
-    PostgreSQL copies, which is three times as fast, meets no row that is there.
+    Whoever writes it holds the operation's row, so nobody else writes meanwhile.
     """
-    rows = _rows(key, metrics, first, kept)
-    keep = _copy if connection.dialect.name == "postgresql" else _insert
-    while chunk := list(islice(rows, CHUNK)):
-        keep(connection, chunk)
 
+    def __init__(self, connection: Connection, service: str, operation_id: str) -> None:
+        self._connection = connection
+        self._key = service, escaped(operation_id)
 
-def _insert(connection: Connection, rows: list[_Row]) -> None:
-    connection.exec_driver_sql(_INSERT, rows)
+    def count(self) -> int:
+        """How many are kept; there are no gaps."""
+        last = self._connection.execute(select(func.max(_m.index)).where(self._mine)).scalar()
+        return 0 if last is None else last + 1
 
+    def read(self, cursor: int, limit: int) -> tuple[Metric, ...]:
+        """At most `limit` from `cursor` on."""
+        entry = select(_m.time, _m.kind, _m.step, _m["values"], _m.labels)
+        query = entry.where(self._mine, _m.index >= cursor).order_by(_m.index).limit(limit)
+        return tuple(row_to_metric(*row) for row in self._connection.execute(query))
 
-def _copy(connection: Connection, rows: list[_Row]) -> None:
-    cursor = connection.connection.cursor()
-    with cursor.copy(_COPY) as copy:  # type: ignore[attr-defined]  # psycopg's, which SQLAlchemy hands through
-        for row in rows:
-            copy.write_row(row)
-    cursor.close()
+    def append(self, metrics: Sequence[Metric], first: int, kept: int) -> None:
+        """Keep `metrics`, the log's from index `first` on, of which there are `kept` already."""
+        rows = self._rows(metrics, first, kept)
+        # Three times as fast as inserting, and nothing can be in the way of a copy.
+        copying = self._connection.dialect.name == "postgresql"
+        while chunk := list(islice(rows, _WRITTEN_AT_ONCE)):
+            if copying:
+                self._copy(chunk)
+            else:
+                self._connection.exec_driver_sql(_INSERT, chunk)
 
+    def remove(self) -> None:
+        """Remove all."""
+        kept = self.count()
+        for end in range(_DELETED_AT_ONCE, kept + _DELETED_AT_ONCE, _DELETED_AT_ONCE):
+            self._connection.execute(delete(METRICS).where(self._mine, _m.index < end))
 
-def _rows(
-    key: tuple[str, str], metrics: Sequence[Metric], first: int, kept: int
-) -> Iterator[_Row]:
-    for place in range(max(0, kept - first), len(metrics)):
-        yield (*key, first + place, *metric_to_values(metrics[place]))
+    def _rows(self, metrics: Sequence[Metric], first: int, kept: int) -> Iterator[_Row]:
+        for place in range(max(0, kept - first), len(metrics)):
+            yield (*self._key, first + place, *metric_to_values(metrics[place]))
+
+    def _copy(self, rows: Sequence[_Row]) -> None:
+        cursor = self._connection.connection.cursor()
+        with cursor.copy(_COPY) as copy:  # psycopg's own
+            for row in rows:
+                copy.write_row(row)
+        cursor.close()
+
+    @property
+    def _mine(self) -> ColumnElement[bool]:
+        service, operation_id = self._key
+        return and_(_m.service == service, _m.operation_id == operation_id)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Select, bindparam, func, select, tuple_, union_all
+from sqlalchemy import BindParameter, Select, bindparam, func, select, tuple_, union_all
 
 from shared.operations.model import OperationStatus, OperationType
 from shared.operations.sql_records import escaped, to_micros
@@ -19,7 +19,7 @@ _OLDER = tuple_(_o.create_time, _o.operation_id) < tuple_(
     bindparam("time"), bindparam("operation_id")
 )
 _NEWEST_FIRST = (_o.create_time.desc(), _o.operation_id.desc())
-_LIMIT = bindparam("limit")
+_LIMIT: BindParameter[int] = bindparam("limit")
 
 
 @lru_cache(256)
@@ -60,7 +60,7 @@ def page_parameters(service: str, after: SortKey | None, limit: int) -> Mapping[
 
 
 @lru_cache(256)
-def count_query(wanted: OperationFilter) -> Select[tuple[int]]:
+def count_query(wanted: OperationFilter) -> Select[Any]:
     """Count the rows of a `service` that match."""
     query = select(func.count()).select_from(OPERATIONS).where(_MINE)
     if wanted == OperationFilter():

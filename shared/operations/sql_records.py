@@ -116,9 +116,8 @@ def metric_to_values(metric: Metric) -> tuple[int, str, int, str, str]:
     )
 
 
-def row_to_metric(row: Row[Any]) -> Metric:
-    """The metric of a row with the columns of `metric_to_values`."""
-    time, kind, step, values, labels = row
+def row_to_metric(time: int, kind: str, step: int, values: str, labels: str) -> Metric:
+    """The metric that `metric_to_values` has made these of."""
     return Metric(from_micros(time), unescaped(kind), step, json.loads(values), json.loads(labels))
 
 

@@ -34,6 +34,7 @@ def sqlite_engine(path: Path, connections: int, *, lock_timeout: float = LOCK_TI
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         creator=connect,
+        hide_parameters=True,  # an error is logged without people's data
         isolation_level="AUTOCOMMIT",  # transactions are begun and committed by name
         poolclass=QueuePool,
         pool_size=connections,

@@ -20,6 +20,7 @@ from shared.operations.model import (
     OperationStatus,
     OperationType,
 )
+from shared.rpc.errors import StoreUnavailableError
 
 SortKey = tuple[datetime, str]
 """(create_time, operation_id): the order of every listing, newest first."""
@@ -42,6 +43,18 @@ class OperationFilter:
 ACTIVE = OperationFilter(statuses=ACTIVE_STATUSES)
 
 
+class MetricsMissingError(StoreUnavailableError):
+    """The store has lost metrics it once kept: it was replaced by an older one."""
+
+    def __init__(self, operation_id: str, kept: int) -> None:
+        """Of the operation's log, the first `kept` metrics are there."""
+        super().__init__(
+            f"Metrics of operation {operation_id} could not be stored: those from {kept} on are "
+            "missing in the store. Store them again, from there on."
+        )
+        self.kept = kept
+
+
 class OperationStore(Protocol):
     """Keeps records by operation id, and each operation's metrics by their place in its log."""
 
@@ -59,6 +72,7 @@ class OperationStore(Protocol):
         """Replace the record of an operation that has not ended and keep `metrics`, as one.
 
         They are the log's from index `first` on; what is kept of them stays.
+        Raises MetricsMissingError if metrics before `first` are not kept.
         Returns the kept record: the given one, or the terminal one, which stays
         as it is.
         """

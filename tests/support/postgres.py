@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import IO
 from uuid import uuid4
 
 import psycopg
@@ -51,6 +52,11 @@ class PostgresServer:
         self._make()
         self.start()
 
+    @property
+    def version(self) -> int:
+        """Its major version."""
+        return int((self._data / "PG_VERSION").read_text("ascii"))
+
     def url(self, database: str = "postgres", password: str = PASSWORD) -> str:
         """The URL of a database, as KTRDR_STATE_URL takes it."""
         quoted = password.replace(" ", "%20")
@@ -66,7 +72,7 @@ class PostgresServer:
     def start(self) -> None:
         """Start it, and return once it takes connections."""
         options = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
-        command = [self._programs / "postgres", "-D", self._data, f"-p{self.port}", f"-k{self.folder}"]
+        command = ["postgres", f"-D{self._data}", f"-p{self.port}", f"-k{self.folder}"]
         log = (self.folder / "log").open("ab")
         with log:
             self._process = self._popen([*command, *options], log)
@@ -120,23 +126,25 @@ class PostgresServer:
             shutil.chown(self.folder, self._user)
         secret = self.folder / "password"
         secret.write_text(PASSWORD, encoding="utf-8")
-        options = ["-D", self._data, "-U", USER, "--auth=scram-sha-256", f"--pwfile={secret}"]
-        encoding = ["--encoding=UTF8", "--no-locale", "--no-sync"]
-        made = self._popen([self._programs / "initdb", *options, *encoding], subprocess.PIPE)
+        access = [f"-U{USER}", "--auth=scram-sha-256", f"--pwfile={secret}"]
+        kind = ["--encoding=UTF8", "--no-locale", "--no-sync"]
+        made = self._popen(["initdb", f"-D{self._data}", *access, *kind], subprocess.PIPE)
         said, _ = made.communicate(timeout=60)
         assert made.returncode == 0, said.decode()
 
-    def _popen(self, command: list[Path | str], output: object) -> subprocess.Popen[bytes]:
-        # A group of its own: Ctrl-C in a terminal is for the tests.
+    def _popen(self, command: list[str], output: IO[bytes] | int) -> subprocess.Popen[bytes]:
+        program, *arguments = command
+        user = self._user
         return subprocess.Popen(
-            command,
+            [str(self._programs / program), *arguments],
             stdin=subprocess.DEVNULL,
-            stdout=output,  # type: ignore[arg-type]  # a file or PIPE
+            stdout=output,
             stderr=subprocess.STDOUT,
             cwd=self.folder,
-            user=self._user,
-            group=None if self._user is None else pwd.getpwnam(self._user).pw_gid,
-            start_new_session=True,
+            user=user,
+            group=None if user is None else pwd.getpwnam(user).pw_gid,
+            extra_groups=None if user is None else [],
+            start_new_session=True,  # Ctrl-C in a terminal is for the tests
         )
 
     def _answers(self) -> bool:
@@ -195,7 +203,8 @@ def _free_port() -> int:
 def main() -> None:
     """Run one until standard input ends; for trying things out by hand."""
     server = PostgresServer()
-    print(server.new_database(), flush=True)  # noqa: T201  # what it is for
+    sys.stdout.write(f"{server.new_database()}\n")
+    sys.stdout.flush()
     try:
         sys.stdin.read()
     finally:

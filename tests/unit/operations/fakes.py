@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import overload
 
 from shared.clock import SystemClock
 from shared.operations.bridge import ProgressBridge
@@ -182,6 +183,28 @@ class FlakyStore(MemoryOperationStore):
         assert self.finish_gate.wait(10), "the test never opened the gate"
         self._reach()
         return super().finish(record, metrics, first)
+
+
+class LongLog(Sequence[Metric]):
+    """Metrics of an operation, made while they are written; calls back in their midst."""
+
+    def __init__(self, length: int, midst: Callable[[], object]) -> None:
+        self._length = length
+        self._midst = midst
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, place: int) -> Metric: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Metric]: ...
+    def __getitem__(self, place: int | slice) -> Metric | list[Metric]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(self._length))]
+        if place == self._length // 2:
+            self._midst()
+        return metric(place + 1)
 
 
 class Setup:

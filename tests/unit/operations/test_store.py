@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from uuid import uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.operations.memory_store import MemoryOperationStore
-from shared.operations.migration import migrate
 from shared.operations.model import OperationRecord, OperationStatus, OperationType
-from shared.operations.sql_store import SqlOperationStore
-from shared.operations.sqlite_database import sqlite_engine
-from shared.operations.store import ACTIVE, OperationFilter, OperationStore, SortKey
+from shared.operations.store import (
+    ACTIVE,
+    MetricsMissingError,
+    OperationFilter,
+    OperationStore,
+    SortKey,
+)
 from tests.unit.operations.fakes import DAY, metric, record, steps
-
-NewStore = Callable[[], OperationStore]
-"""Makes a store that is empty."""
 
 S = OperationStatus
 ANY = OperationFilter()
+LATER = DAY + timedelta(days=1)
 
 
 def made(minute: int, status: OperationStatus = S.PENDING, **fields: object) -> OperationRecord:
@@ -34,24 +33,6 @@ def made(minute: int, status: OperationStatus = S.PENDING, **fields: object) -> 
 
 def key(kept: OperationRecord) -> SortKey:
     return kept.operation.create_time, kept.operation.operation_id
-
-
-@pytest.fixture(scope="module", params=["memory", "sqlite"])
-def new_store(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[NewStore]:
-    if request.param == "memory":
-        yield MemoryOperationStore
-        return
-    engine = sqlite_engine(tmp_path_factory.mktemp("state") / "backend.db", 4)
-    migrate(engine)
-    yield lambda: SqlOperationStore(engine, uuid4().hex)  # a service of its own sees nothing
-    engine.dispose()
-
-
-@pytest.fixture
-def store(new_store: NewStore) -> OperationStore:
-    return new_store()
 
 
 def test_a_created_record_is_found(store: OperationStore) -> None:
@@ -133,7 +114,7 @@ def test_a_filter_wants_type_and_state() -> None:
     limit=st.integers(1, 5),
 )
 def test_pages_cover_what_matches_once_and_newest_first(
-    new_store: NewStore,
+    new_store: Callable[[], OperationStore],
     minutes: list[tuple[int, OperationStatus]],
     statuses: frozenset[OperationStatus],
     limit: int,
@@ -177,3 +158,191 @@ def test_a_page_says_nothing_of_the_records_it_skips(store: OperationStore) -> N
 
     assert [made(1, S.FAILED)] == list(store.page(OperationFilter(frozenset({S.FAILED})), None, 1))
     assert replace(made(1), operation=made(1, S.FAILED).operation) == store.get("op-1")
+
+
+# ------------------------------------------------------------------------- metrics
+
+
+def test_a_save_keeps_metrics_as_they_come(store: OperationStore) -> None:
+    store.create(made(1))
+    store.save(made(1, S.RUNNING), [metric(1), metric(2)])
+    store.save(made(1, S.RUNNING), [metric(3)], 2)
+    store.finish(made(1, S.COMPLETED), [metric(4)], 3)
+
+    assert [1, 2, 3, 4] == steps(store.metrics("op-1", 0, 10))
+
+
+def test_metrics_that_are_kept_stay(store: OperationStore) -> None:
+    store.save(made(1, S.RUNNING), [metric(1), metric(2), metric(3)])
+    store.save(made(1, S.RUNNING), [metric(102), metric(103), metric(4)], 1)
+    store.save(made(1, S.RUNNING), [metric(101)], 0)
+
+    assert [1, 2, 3, 4] == steps(store.metrics("op-1", 0, 10))
+
+
+def test_metrics_without_those_before_them_are_refused(store: OperationStore) -> None:
+    store.save(made(1, S.RUNNING), [metric(1), metric(2)])
+
+    with pytest.raises(MetricsMissingError) as missing:
+        store.finish(made(1, S.COMPLETED), [metric(9)], 8)
+
+    assert 2 == missing.value.kept
+    assert made(1, S.RUNNING) == store.get("op-1")
+    assert [1, 2] == steps(store.metrics("op-1", 0, 10))
+
+
+def test_a_terminal_record_takes_no_more_metrics(store: OperationStore) -> None:
+    store.finish(made(1, S.COMPLETED), [metric(1)])
+
+    assert made(1, S.COMPLETED) == store.save(made(1, S.RUNNING), [metric(2)], 1)
+    assert [1] == steps(store.metrics("op-1", 0, 10))
+
+
+def test_an_ending_that_is_repeated_finds_itself(store: OperationStore) -> None:
+    store.create(made(1))
+    first = store.finish(made(1, S.COMPLETED), [metric(1)])
+
+    assert first == store.finish(made(1, S.COMPLETED), [metric(1)])
+    assert [1] == steps(store.metrics("op-1", 0, 10))
+
+
+@pytest.mark.parametrize("status", [S.RUNNING, S.COMPLETED])
+def test_what_the_store_does_not_know_is_kept_all_the_same(
+    store: OperationStore, status: OperationStatus
+) -> None:
+    """It may have been restored from a copy, or be new."""
+    write = store.finish if status.terminal else store.save
+
+    assert made(1, status) == write(made(1, status), [metric(1)])
+    assert made(1, status) == store.get("op-1")
+    assert [1] == steps(store.metrics("op-1", 0, 10))
+
+
+def test_a_log_of_many_pages_is_kept_whole(store: OperationStore) -> None:
+    log = [metric(step) for step in range(1, 12_002)]
+    store.finish(made(1, S.COMPLETED), log)
+
+    assert log == list(store.metrics("op-1", 0, 20_000))
+    assert log[11_995:] == list(store.metrics("op-1", 11_995, 10))
+
+
+# --------------------------------------------------------------------- forgetting
+
+
+def test_an_operation_that_has_ended_is_not_discarded(store: OperationStore) -> None:
+    store.finish(made(1, S.FAILED), [metric(1)])
+    store.discard("op-1")
+
+    assert made(1, S.FAILED) == store.get("op-1")
+    assert [1] == steps(store.metrics("op-1", 0, 10))
+
+
+@pytest.mark.parametrize("forget", ["discard", "delete", "prune"])
+def test_nothing_of_a_forgotten_operation_comes_back_with_its_id(
+    store: OperationStore, forget: str
+) -> None:
+    ended = forget != "discard"
+    write = store.finish if ended else store.save
+    write(made(1, S.FAILED if ended else S.RUNNING), [metric(1), metric(2)])
+    if forget == "prune":
+        store.prune(0, DAY, 10)
+    else:
+        getattr(store, forget)("op-1")
+
+    assert made(1) == store.create(made(1))
+    assert [] == steps(store.metrics("op-1", 0, 10))
+
+
+def test_what_has_ended_is_deleted_once(store: OperationStore) -> None:
+    store.finish(made(1, S.COMPLETED), [metric(1)])
+    store.finish(made(2, S.COMPLETED), [metric(2)])
+
+    assert (True, False) == (store.delete("op-1"), store.delete("op-1"))
+    assert (None, 1) == (store.get("op-1"), store.count(ANY))
+    assert [2] == steps(store.metrics("op-2", 0, 10))
+
+
+@pytest.mark.parametrize("status", [S.PENDING, S.RUNNING, S.CANCELLING])
+def test_what_is_open_is_not_deleted(store: OperationStore, status: OperationStatus) -> None:
+    store.save(made(1, status))
+
+    assert not store.delete("op-1")
+    assert made(1, status) == store.get("op-1")
+
+
+def test_only_of_what_has_ended_it_is_noted_that_it_was_read(store: OperationStore) -> None:
+    store.save(made(1, S.RUNNING))
+    store.finish(made(2, S.FAILED))
+    for operation_id in ("op-1", "op-2", "op-2", "unknown"):
+        store.mark_read(operation_id)
+
+    assert made(1, S.RUNNING) == store.get("op-1")
+    assert replace(made(2, S.FAILED), outcome_read=True) == store.get("op-2")
+
+
+# ---------------------------------------------------------------------- retention
+
+
+def ended(minute: int, *, starter: str = "", read: bool = False) -> OperationRecord:
+    """Ended at that minute, and created in the order of its negative."""
+    kept = made(-minute, S.COMPLETED, end_time=DAY + timedelta(minutes=minute))
+    named = replace(kept, operation=replace(kept.operation, operation_id=f"op-{minute}"))
+    return replace(named, starter=starter, outcome_read=read)
+
+
+def ids(store: OperationStore) -> set[str]:
+    return {each.operation.operation_id for each in store.page(ANY, None, 100)}
+
+
+def test_nothing_is_pruned_within_the_retention(store: OperationStore) -> None:
+    store.save(made(0, S.RUNNING))
+    for minute in (1, 2, 3):
+        store.finish(ended(minute))
+
+    assert [] == list(store.prune(3, DAY + timedelta(minutes=1), 10))
+    assert 4 == store.count(ANY)
+
+
+def test_those_that_ended_first_are_pruned_first(store: OperationStore) -> None:
+    for minute in (3, 1, 5, 2, 4):
+        store.finish(ended(minute), [metric(minute)])
+
+    assert ["op-1", "op-2"] == list(store.prune(1, DAY, 2))
+    assert ["op-3", "op-4"] == list(store.prune(1, DAY, 10))
+    assert {"op-5"} == ids(store)
+    assert [5] == steps(store.metrics("op-5", 0, 10))
+
+
+def test_what_is_too_old_is_pruned_however_few_there_are(store: OperationStore) -> None:
+    for minute in (1, 2, 3):
+        store.finish(ended(minute, starter="backend"))
+
+    assert ["op-1", "op-2"] == list(store.prune(10, DAY + timedelta(minutes=3), 10))
+
+
+def test_what_its_starter_has_not_read_is_pruned_by_age_alone(store: OperationStore) -> None:
+    store.finish(ended(1, starter="backend"))
+    store.finish(ended(2, starter="backend", read=True))
+    store.finish(ended(3, starter="backend"))
+    store.finish(ended(4))
+    store.finish(ended(5))
+
+    assert ["op-2", "op-4"] == list(store.prune(1, DAY, 10))
+    store.mark_read("op-1")
+    assert ["op-1"] == list(store.prune(1, DAY, 10))
+    assert ["op-3"] == list(store.prune(1, DAY + timedelta(minutes=4), 10))
+
+
+def test_what_is_open_is_never_pruned(store: OperationStore) -> None:
+    for minute, status in enumerate((S.PENDING, S.RUNNING, S.CANCELLING)):
+        store.save(made(minute, status))
+
+    assert [] == list(store.prune(0, LATER, 10))
+    assert 3 == store.count(ACTIVE)
+
+
+def test_without_an_end_time_the_last_change_counts(store: OperationStore) -> None:
+    store.finish(made(1, S.FAILED, update_time=DAY + timedelta(minutes=9)))
+
+    assert [] == list(store.prune(1, DAY + timedelta(minutes=9), 10))
+    assert ["op-1"] == list(store.prune(1, DAY + timedelta(minutes=10), 10))
