@@ -58,6 +58,7 @@ _POSTGRES: Mapping[str, Fault] = {
 _GONE = Fault("{name} cannot be reached or does not answer{words}. Bring it back", away=True)
 _REFUSED = Fault("{name} refused the connection{words}. Put right what it says", away=True)
 _UNKNOWN = Fault("{name} failed{words}")
+_UNFIT = Fault("a record does not fit {name}{words}. See whether a newer ktrdr has written it")
 
 
 def fault_of(error: Exception, name: str) -> Fault:
@@ -83,6 +84,8 @@ def _find(error: BaseException) -> Fault:
     state: str | None = getattr(error, "sqlstate", None)
     if state:
         return _by_prefix(_POSTGRES, state)
+    if type(error).__module__ == "builtins":
+        return _UNFIT
     kinds = {each.__name__ for each in type(error).__mro__ if each.__module__[:7] == "psycopg"}
     if not kinds & {"OperationalError", "InterfaceError"}:
         return _UNKNOWN

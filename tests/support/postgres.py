@@ -65,9 +65,13 @@ class PostgresServer:
     def new_database(self, options: str = "") -> str:
         """Create an empty database; return its URL."""
         name = f"test_{uuid4().hex}"
-        with psycopg.connect(self.url(), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name} {options}".encode())
+        self.execute(f"CREATE DATABASE {name} {options}")
         return self.url(name)
+
+    def execute(self, statement: str, url: str = "") -> None:
+        """Carry out a statement, in the database of a URL if that matters."""
+        with psycopg.connect(url or self.url(), autocommit=True) as connection:
+            connection.execute(statement.encode())
 
     def start(self) -> None:
         """Start it, and return once it takes connections."""

@@ -20,6 +20,23 @@ EVENT_LOOPS = ("asyncio", "anyio", "trio", "uvloop", "grpc.aio")
 TORCH = ("torch", "safetensors.torch")
 TRAINS = {"shared.training.classifier", "shared.training.network", "shared.training.trainer"}
 """The modules that are only imported once a training starts or a model predicts."""
+DATABASES = {
+    "shared.operations.database",
+    "shared.operations.database_faults",
+    "shared.operations.migration",
+    "shared.operations.migrations.records",
+    "shared.operations.postgres_database",
+    "shared.operations.sql_connections",
+    "shared.operations.sql_metrics",
+    "shared.operations.sql_pages",
+    "shared.operations.sql_records",
+    "shared.operations.sql_retention",
+    "shared.operations.sql_schema",
+    "shared.operations.sql_store",
+    "shared.operations.sqlite_database",
+}
+"""The modules that know how records are kept in databases."""
+SQL = ("sqlalchemy", "alembic", "sqlite3")
 SPEAKS = ("servicer", "stub", "conversion", "operations.remote")
 """How the modules end that turn messages into domain values and back."""
 WIRE = ("grpc", "grpc_health", "grpc_reflection", "google.protobuf", "google.rpc", "ktrdr")
@@ -91,6 +108,10 @@ def _heavy(module: str, name: str) -> str:
         return "no event loop exists here"
     if is_in(name, "ib_insync") and not is_in(module, "ib_host.gateway"):
         return "only the gateway imports ib_insync"
+    if any(is_in(name, package) for package in SQL) and module not in DATABASES:
+        return "databases belong to the modules that keep records in them"
+    if is_in(name, "psycopg") and module != "shared.operations.postgres_database":
+        return "only the database of PostgreSQL imports psycopg"
     return ""
 
 
@@ -162,6 +183,9 @@ def loaded_by(modules: list[str], suspects: list[str]) -> object:
         ("shared.rpc.server", "from grpc import aio", "no event loop"),
         ("backend.cli.watch", "if True:\n    from asyncio import run", "no event loop"),
         ("ib_host.loader", "from ib_insync import IB", "only the gateway"),
+        ("shared.operations.service", "from sqlalchemy import select", "databases belong"),
+        ("backend.__main__", "import sqlite3", "databases belong"),
+        ("shared.operations.sql_store", "import psycopg", "only the database of PostgreSQL"),
     ],
 )
 def test_the_checker_catches(module: str, source: str, rule: str) -> None:
@@ -183,6 +207,9 @@ def test_the_checker_catches(module: str, source: str, rule: str) -> None:
         ("backend.cli.app", "from .commands import models\nfrom backend.cli import pace"),
         ("backend.cli.tables", "from shared.operations.model import Operation"),
         ("ib_host.gateway", "import asyncio\nimport ib_insync"),
+        ("shared.operations.sql_store", "from sqlalchemy import select"),
+        ("shared.operations.postgres_database", "import psycopg"),
+        ("backend.__main__", "from shared.operations.database import open_store"),
         ("shared.x", "import backend_of_somebody\nimport torchvision_not\nimport grpcx"),
         ("shared.x", '"""import backend"""\nname = "import torch"\nprint("backend.cli")'),
     ],
@@ -198,7 +225,7 @@ def test_the_checker_sees_relative_imports_of_packages() -> None:
 
 def test_the_checker_sees_the_modules_there_are() -> None:
     assert {"shared.rpc.server", "backend.__main__", "backend.cli.app", "shared"} <= set(SOURCES)
-    assert set(SOURCES) >= TRAINS
+    assert set(SOURCES) >= TRAINS | DATABASES
 
 
 # ------------------------------------------------------------------------- the rules
@@ -229,7 +256,12 @@ def test_torch_is_only_loaded_once_a_training_starts() -> None:
 
 def test_the_command_starts_without_heavy_modules() -> None:
     heavy = ["torch", "grpc", "numpy", "pandas", "talib", "matplotlib", "shared.training.strategy"]
-    assert loaded_by(["backend.cli.app"], heavy) == []
+    assert loaded_by(["backend.cli.app"], [*heavy, *SQL, "psycopg"]) == []
+
+
+def test_psycopg_is_only_loaded_for_a_database_of_postgresql() -> None:
+    light = [module for module in SOURCES if module != "shared.operations.postgres_database"]
+    assert loaded_by(light, ["psycopg"]) == []
 
 
 def test_nothing_runs_at_import() -> None:

@@ -89,6 +89,7 @@ def test_a_home_with_a_tilde_is_the_users(monkeypatch: pytest.MonkeyPatch) -> No
         ("OPERATIONS_CACHE_TTL", "nan", "finite number"),
         ("OPERATIONS_CACHE_TTL", "inf", "finite number"),
         ("KTRDR_READ_LIMIT", "3", "greater than or equal to 4"),
+        ("KTRDR_STATE_CONNECTIONS", "1", "greater than or equal to 2"),
         ("KTRDR_READ_LIMIT", "", "valid integer"),
         ("KTRDR_READ_LIMIT", "many", "valid integer"),
         ("KTRDR_WAIT_LIMIT", "0", "greater than or equal to 1"),
@@ -294,3 +295,38 @@ def test_what_asks_ib_is_found_here_and_its_lack_is_a_sentence(
 
     with pytest.raises(SettingsError, match=r"ib_insync.*install ktrdr\[ib\]"):
         require_ib("The IB host")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p@h:5432/d",
+        "postgres://h/d",
+        "postgresql://",
+        "sqlite:///relative.db",
+        "sqlite:////absolute.db",
+    ],
+)
+def test_the_url_of_a_database_is_read(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    settings = loaded(monkeypatch, {"KTRDR_STATE_URL": url})
+
+    assert settings.state_url is not None
+    assert url == settings.state_url.get_secret_value()
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://u:hush@h/d", "u:hush@h", "sqlite://", "sqlite:///", "", "sqlite+hush:///x"]
+)
+def test_a_url_that_names_no_database_is_refused_and_not_shown(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    assert complaint(monkeypatch, {"KTRDR_STATE_URL": url}) == (
+        "KTRDR_STATE_URL: must be postgresql://USER:PASSWORD@HOST/DATABASE or sqlite:///FILE; "
+        "leave it unset for a file below KTRDR_HOME"
+    )
+
+
+def test_what_holds_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = loaded(monkeypatch, {"KTRDR_STATE_URL": "postgresql://u:hush@h/d"})
+
+    assert "hush" not in f"{settings!r} {settings} {settings.model_dump()}"

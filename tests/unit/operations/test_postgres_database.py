@@ -167,8 +167,7 @@ def test_a_locked_row_is_not_waited_for_for_long(
 
 def test_a_standby_is_named_as_one(postgres: PostgresServer, store: SqlOperationStore) -> None:
     name = str(store._connections.engine.url.database)
-    with psycopg.connect(postgres.url(), autocommit=True) as connection:
-        connection.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on".encode())
+    postgres.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
     store._connections.engine.dispose()  # later connections are told
 
     with pytest.raises(StoreUnavailableError, match=r"is read-only\. Name the primary"):
