@@ -8,7 +8,8 @@ silence, since a frozen server keeps no bound itself.
 from __future__ import annotations
 
 import select
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from time import monotonic
 from typing import Any
 
 import psycopg
@@ -41,10 +42,10 @@ class BoundedConnection(psycopg.Connection[Any]):
     silence = SILENCE
     """Seconds until it is."""
 
-    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        """Wait for an answer; OperationalError if there is none in time."""
+    def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
+        """Wait for what `gen` waits for; OperationalError if the server is silent for too long."""
         try:
-            return super().wait(gen, interval, self.silence if timeout is None else timeout)
+            return super().wait(_bounded(gen, self.silence), *args, **kwargs)
         except psycopg.OperationalError as error:
             if error.sqlstate is None:  # not the server's words: what it may still say is nobody's
                 self.pgconn.finish()
@@ -56,6 +57,24 @@ class BoundedConnection(psycopg.Connection[Any]):
         waiting = select.poll()
         waiting.register(self.pgconn.socket, select.POLLIN)
         return bool(waiting.poll(0))
+
+
+def _bounded(gen: Generator[Any, Any, Any], silence: float) -> Generator[Any, Any, Any]:
+    """What `gen` yields and returns, for as long as there is an answer now and then.
+
+    psycopg sends what is ready, or every tenth of a second that nothing is.
+    """
+    heard = monotonic()
+    try:
+        ready = yield next(gen)
+        while True:
+            if ready:
+                heard = monotonic()
+            elif monotonic() - heard > silence:
+                raise psycopg.OperationalError(f"no answer for {silence:g} s")
+            ready = yield gen.send(ready)
+    except StopIteration as done:
+        return done.value
 
 
 def postgres_engine(url: str, connections: int, name: str) -> Engine:

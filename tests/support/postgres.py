@@ -13,8 +13,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import IO
@@ -106,19 +106,21 @@ class PostgresServer:
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """Have it accept everything and answer nothing for the block."""
-        stopped = self._processes()
-        for process in stopped:
-            os.kill(process, signal.SIGSTOP)
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)  # first: it makes no more of the others
+        others = self._children()
+        _signal(others, signal.SIGSTOP)
         try:
             yield
         finally:
-            for process in stopped:
-                os.kill(process, signal.SIGCONT)
+            _signal(others, signal.SIGCONT)
+            self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         """End it and remove its folder."""
         if self._process is not None:
-            self.stop()
+            self._process.send_signal(signal.SIGQUIT)  # nothing of it is to be kept
+            self._process.wait(30)
         shutil.rmtree(self.folder)
 
     @property
@@ -160,15 +162,20 @@ class PostgresServer:
             return False
         return True
 
-    def _processes(self) -> list[int]:
-        """The server's own process and one for each connection."""
+    def _children(self) -> list[int]:
+        """The processes of the server besides its own: one for each connection, and a few more."""
         assert self._process is not None
         listing = subprocess.run(
             ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
         )
         pairs = [tuple(map(int, line.split())) for line in listing.stdout.splitlines()]
-        own = self._process.pid
-        return [own, *(pid for pid, parent in pairs if parent == own)]
+        return [pid for pid, parent in pairs if parent == self._process.pid]
+
+
+def _signal(processes: Sequence[int], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):  # it has just ended
+            os.kill(process, number)
 
 
 def require_postgres() -> PostgresServer:
