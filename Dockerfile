@@ -11,18 +11,18 @@ COPY . .
 
 FROM source AS backend_environment
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m pip install --constraint constraints.txt .
+    python -m pip install --constraint constraints.txt '.[postgres]'
 
 FROM source AS training_host_environment
 # Names a package index that has torch for the CPU: +cpu is the same version to the
 # constraint and comes before the build with CUDA, which is several times as large.
 ARG PIP_EXTRA_INDEX_URL
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m pip install --constraint constraints.txt '.[training]'
+    python -m pip install --constraint constraints.txt '.[training,postgres]'
 
 FROM source AS ib_host_environment
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -m pip install --constraint constraints.txt '.[ib]'
+    python -m pip install --constraint constraints.txt '.[ib,postgres]'
 
 FROM python:3.11-slim AS process
 # A new volume takes over the folder's owner; root's could not be written to.

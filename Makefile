@@ -25,7 +25,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV); torch makes this a large download the first time ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[training,ib]' --group dev
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[training,ib,postgres]' --group dev
 	@touch $@
 
 demo: setup ## Train a strategy on real IBM and GOOG prices and watch it
@@ -66,10 +66,11 @@ protos-check: setup ## Fail if protos/gen is not what the contract generates
 		&& diff -r --exclude=__pycache__ "$$fresh/gen" protos/gen \
 		|| { echo "protos/gen is not current: run make protos" >&2; exit 1; }
 
-bench: setup ## Measure reports beside tqdm, reads beside a bare echo, and a frozen host's neighbours
+bench: setup ## Measure reports, reads beside a bare echo, a frozen host's neighbours, and the store
 	$(BIN)/python -m benchmarks.bridge
 	$(BIN)/python -m benchmarks.isolation
 	$(BIN)/python -m benchmarks.remote
+	$(BIN)/python -m benchmarks.store
 
 lock: ## Rewrite constraints.txt from what .venv holds
 	@{ echo "# The tested set. Written by make lock; torch is pinned so that a CPU build can serve it."; \

@@ -178,7 +178,7 @@ def test_each_image_gets_what_its_process_needs_and_no_more() -> None:
     installs = {target: pip_install(IMAGES, target) for target in SERVICES}
     constrained = ["python", "-m", "pip", "install", "--constraint", "constraints.txt"]
     assert {
-        "backend": [*constrained, "."],
-        "training_host": [*constrained, ".[training]"],
-        "ib_host": [*constrained, ".[ib]"],
+        "backend": [*constrained, ".[postgres]"],
+        "training_host": [*constrained, ".[training,postgres]"],
+        "ib_host": [*constrained, ".[ib,postgres]"],
     } == installs
