@@ -43,7 +43,9 @@ _SETTINGS = {
 class PostgresServer:
     """One server with a database per test, at a port of its own that it keeps."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        """`settings` are the server's; without any it is quick and forgets in a power cut."""
+        self._settings = {**_SETTINGS, **settings}
         self._programs = _programs()
         self._user = _other_user() if os.getuid() == 0 else None
         self.folder = Path(mkdtemp(prefix="ktrdr-postgres-"))
@@ -75,7 +77,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start it, and return once it takes connections."""
-        options = [f"-c{name}={value}" for name, value in _SETTINGS.items()]
+        options = [f"-c{name}={value}" for name, value in self._settings.items()]
         command = ["postgres", f"-D{self._data}", f"-p{self.port}", f"-k{self.folder}"]
         log = (self.folder / "log").open("ab")
         with log:

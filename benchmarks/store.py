@@ -1,0 +1,298 @@
+"""What keeping records costs, in a file of SQLite and, if there is one, in a PostgreSQL.
+
+python -m benchmarks.store           tables with ratios; exit 1 if a target is missed
+python -m benchmarks.store --json    one object of figures
+
+Both write as they do for users: what is committed has reached the disk. The
+million metrics are made while they are written, in a process of its own, so that
+its memory is the store's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import overload
+
+from pydantic import SecretStr
+from sqlalchemy import insert
+
+from benchmarks.rounds import Round, Spread, measure
+from shared.operations.database import open_database, open_store
+from shared.operations.model import (
+    ACTIVE_STATUSES,
+    Metric,
+    Operation,
+    OperationRecord,
+    OperationStatus,
+    OperationType,
+    Owner,
+    Progress,
+)
+from shared.operations.sql_records import record_to_row
+from shared.operations.sql_schema import OPERATIONS
+from shared.operations.sql_store import SqlOperationStore
+from shared.operations.store import OperationFilter
+from shared.settings import ProcessSettings
+from tests.support.postgres import PostgresServer
+
+METRICS, FEW, LAST = 1_000_000, 1_000, 10
+RECORDS, ACTIVE, PAGE = 100_000, 3, 50
+CALLS, ROUNDS, TRIPS = 20, 25, 100
+DAY = datetime(2026, 1, 1, tzinfo=UTC)
+MIB = 1024.0 * 1024.0
+MS = 1e6
+"""Nanoseconds."""
+_ENDED = (OperationStatus.COMPLETED, OperationStatus.FAILED, OperationStatus.CANCELLED)
+_FILTERS: Mapping[str, OperationFilter] = {
+    "all": OperationFilter(),
+    "active, 3 there are": OperationFilter(ACTIVE_STATUSES),
+    "failed": OperationFilter(frozenset({OperationStatus.FAILED})),
+    "trainings that ended": OperationFilter(frozenset(_ENDED), frozenset({OperationType.TRAINING})),
+}
+
+Target = tuple[str, bool, str]
+"""What is wanted, whether it was met, and the figure."""
+
+
+class Log(Sequence[Metric]):
+    """Metrics that are made when they are asked for."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, place: int) -> Metric: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[Metric]: ...
+    def __getitem__(self, place: int | slice) -> Metric | list[Metric]:
+        if isinstance(place, slice):
+            return [self[each] for each in range(*place.indices(self._length))]
+        loss = 1.0 / (place + 1)
+        values = {"train_loss": loss, "val_loss": 1.1 * loss, "val_accuracy": 1.0 - loss}
+        return Metric(DAY + timedelta(seconds=place), "epoch", place + 1, values)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What was measured of one database."""
+
+    reads: Mapping[str, Spread]
+    """Nanoseconds per call."""
+    seconds: float
+    """Of the end of an operation with a million metrics."""
+    memory: float
+    """MiB by which the process grew for it."""
+    trips: Sequence[float]
+    """Seconds of each operation that was created, saved and ended."""
+
+
+def _record(number: int, status: OperationStatus) -> OperationRecord:
+    at = DAY + timedelta(seconds=number)
+    operation = Operation(
+        operation_id=f"op_training_{at:%Y%m%d_%H%M%S}_{number:08x}",
+        type=(OperationType.TRAINING, OperationType.DATA_LOADING)[number % 2],
+        status=status,
+        create_time=at,
+        update_time=at,
+        progress=Progress(42.0, "Epoch 42/100", "training", 42, 100, context={"symbol": "IBM"}),
+        metadata={"symbols": "IBM,GOOG", "timeframes": "1d", "strategy": "momentum"},
+        end_time=at if status.terminal else None,
+    )
+    return OperationRecord(operation, Owner("a" * 32, "b" * 32, "127.0.0.1:50051"), "id", "c" * 64)
+
+
+def _settings(url: str) -> ProcessSettings:
+    return ProcessSettings(state_url=SecretStr(url))
+
+
+def _finish_many(url: str, results: object) -> None:
+    """End an operation with a million metrics; send the seconds and the MiB it took."""
+    store = open_store(_settings(url), "bench")
+    few = replace(_record(0, OperationStatus.COMPLETED), request_id="few")
+    store.finish(_named(few, "few"), Log(FEW))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = perf_counter()
+    store.finish(_named(few, "many"), Log(METRICS))
+    seconds = perf_counter() - start
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    store.close()
+    results.put((seconds, grown * 1024 / MIB))  # type: ignore[attr-defined]  # a queue
+
+
+def _named(record: OperationRecord, operation_id: str) -> OperationRecord:
+    return replace(record, operation=replace(record.operation, operation_id=operation_id))
+
+
+def _fill(url: str) -> None:
+    """Keep a hundred thousand records, of which a few are active."""
+    engine = open_database(_settings(url), "bench")
+    active = {RECORDS * (1 + place) // (ACTIVE + 1) for place in range(ACTIVE)}
+    rows = [
+        record_to_row(
+            "bench",
+            _record(number, OperationStatus.RUNNING if number in active else _ENDED[number % 3]),
+        )
+        for number in range(RECORDS)
+    ]
+    with engine.connect() as connection:
+        connection.exec_driver_sql("BEGIN")
+        connection.execute(insert(OPERATIONS), rows)
+        connection.exec_driver_sql("COMMIT")
+        if engine.dialect.name == "postgresql":
+            connection.exec_driver_sql("VACUUM ANALYZE operations")  # as it does by itself, soon
+    engine.dispose()
+
+
+def _reads(store: SqlOperationStore) -> Mapping[str, Round]:
+    middle = (DAY + timedelta(seconds=RECORDS // 2), "op")
+
+    def last_of(operation_id: str, count: int) -> Round:
+        return lambda: (
+            lambda calls: _repeat(calls, lambda: store.metrics(operation_id, count - LAST, LAST))
+        )
+
+    def page(wanted: OperationFilter) -> Round:
+        return lambda: lambda calls: _repeat(calls, lambda: store.page(wanted, middle, PAGE))
+
+    def count(wanted: OperationFilter) -> Round:
+        return lambda: lambda calls: _repeat(calls, lambda: store.count(wanted))
+
+    return {
+        f"last {LAST} of {FEW:,}": last_of("few", FEW),
+        f"last {LAST} of {METRICS:,}": last_of("many", METRICS),
+        **{f"page: {name}": page(wanted) for name, wanted in _FILTERS.items()},
+        **{f"count: {name}": count(wanted) for name, wanted in _FILTERS.items()},
+    }
+
+
+def _repeat(calls: int, call: object) -> None:
+    for _ in range(calls):
+        call()  # type: ignore[operator]  # one of the above
+
+
+def _trips(store: SqlOperationStore) -> list[float]:
+    """Seconds of each operation that is created, saved as running and ended."""
+    times = []
+    for number in range(RECORDS, RECORDS + TRIPS):
+        start = perf_counter()
+        store.create(_record(number, OperationStatus.PENDING))
+        store.save(_record(number, OperationStatus.RUNNING), Log(5))
+        store.finish(_record(number, OperationStatus.COMPLETED), Log(10)[5:], 5)
+        times.append(perf_counter() - start)
+    return times
+
+
+def bench(url: str) -> Figures:
+    """Measure one database, which is empty."""
+    context = get_context("spawn")
+    results = context.Queue()
+    process = context.Process(target=_finish_many, args=(url, results))
+    process.start()
+    seconds, memory = results.get(timeout=600)
+    process.join()
+    _fill(url)
+    store = open_store(_settings(url), "bench")
+    try:
+        reads = measure(_reads(store), calls=CALLS, rounds=ROUNDS)
+        return Figures(reads, seconds, memory, _trips(store))
+    finally:
+        store.close()
+
+
+@contextmanager
+def databases() -> Iterator[Mapping[str, str]]:
+    """Yield the URL of an empty database of each kind there is."""
+    with TemporaryDirectory() as folder:
+        found = {"SQLite": f"sqlite:///{Path(folder).resolve()}/bench.db"}
+        try:
+            server = PostgresServer(fsync="on", synchronous_commit="on", full_page_writes="on")
+        except FileNotFoundError as error:
+            print(f"Without PostgreSQL: {error}", file=sys.stderr)
+            yield found
+            return
+        try:
+            yield {**found, "PostgreSQL": server.new_database()}
+        finally:
+            server.close()
+
+
+def _targets(figures: Figures) -> list[Target]:
+    few, many = (figures.reads[f"last {LAST} of {count:,}"].median for count in (FEW, METRICS))
+    pages = {name: spread.median / MS for name, spread in figures.reads.items() if "page" in name}
+    worst = max(pages, key=lambda name: pages[name])
+    return [
+        (
+            f"last {LAST} of {METRICS:,} metrics at most 1.2x last {LAST} of {FEW:,}",
+            many <= 1.2 * few,
+            f"{many / few:.2f}x",
+        ),
+        (
+            f"a page of {PAGE} among {RECORDS:,} records within 10 ms, whatever the filter",
+            pages[worst] <= 10,
+            f"{pages[worst]:.1f} ms, {worst.removeprefix('page: ')}",
+        ),
+        (
+            f"the end of an operation with {METRICS:,} metrics within 60 s",
+            figures.seconds <= 60,
+            f"{figures.seconds:.1f} s, {METRICS / figures.seconds:,.0f} metrics/s",
+        ),
+        ("in at most 64 MiB of memory", figures.memory <= 64, f"{figures.memory:.1f} MiB"),
+    ]
+
+
+def report(name: str, figures: Figures) -> bool:
+    """Print the table of a database; return whether every target is met."""
+    print(f"{name}: {CALLS} calls a round, {ROUNDS} interleaved rounds; ms per call\n")
+    print(f"{'':<30}{'median':>9}{'10 %':>9}{'90 %':>9}")
+    for read, spread in figures.reads.items():
+        row = "".join(f"{nanoseconds / MS:>9.3f}" for nanoseconds in spread)
+        print(f"{read:<30}{row}")
+    trip = median(figures.trips)
+    print(f"\n{1 / trip:.0f} operations/s created, saved and ended, one after the other")
+    targets = _targets(figures)
+    for target, met, figure in targets:
+        print(f"{'met   ' if met else 'MISSED'}  {target}: {figure}")
+    print()
+    return all(met for _, met, _ in targets)
+
+
+def _as_json(figures: Figures) -> Mapping[str, object]:
+    return {
+        **{f"{name} (ms)": round(spread.median / MS, 4) for name, spread in figures.reads.items()},
+        "finish (s)": round(figures.seconds, 2),
+        "finish (MiB)": round(figures.memory, 1),
+        "round trip (ms)": round(1000 * median(figures.trips), 3),
+    }
+
+
+def main() -> int:
+    """Measure and print; 1 if a target is missed."""
+    parser = argparse.ArgumentParser(description="What keeping records costs.")
+    parser.add_argument("--json", action="store_true", help="print figures as one JSON object")
+    as_json = parser.parse_args().json
+    with databases() as urls:
+        found = {name: bench(url) for name, url in urls.items()}
+    if as_json:
+        print(json.dumps({name: _as_json(figures) for name, figures in found.items()}))
+        return 0
+    met = [report(name, figures) for name, figures in found.items()]
+    return 0 if all(met) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
