@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 
 from backend.data_adapter import DataAdapter, IbHost
@@ -25,7 +26,7 @@ from shared.marketdata.sample import SampleBarSource
 from shared.marketdata.servicer import MarketDataServicer
 from shared.marketdata.source import StoredBarSource
 from shared.marketdata.store import BarStore
-from shared.operations.memory_store import MemoryOperationStore
+from shared.operations.database import open_store
 from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
@@ -218,9 +219,11 @@ def main() -> None:
         require_training("KTRDR_TRAINING_MODE", ", or set it to host")
     for folder in (settings.models_dir, settings.data_dir):
         usable_folder(folder, "KTRDR_HOME")
-    with claimed_instance(settings.state_dir, "backend") as instance:
-        provider = provider_of(settings)
-        backend = build_backend(settings, instance, MemoryOperationStore(), provider)
+    with (
+        claimed_instance(settings.state_dir, "backend") as instance,
+        closing(open_store(settings, "backend")) as store,
+    ):
+        backend = build_backend(settings, instance, store, provider_of(settings))
         try:
             serve_until_stopped(
                 "backend",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from ib_host.gateway import Gateway, GatewayAddress
@@ -19,7 +19,7 @@ from shared.marketdata.launcher import LocalDataLoadLauncher
 from shared.marketdata.provider import BarProvider
 from shared.marketdata.servicer import MarketDataServicer
 from shared.marketdata.store import BarStore
-from shared.operations.memory_store import MemoryOperationStore
+from shared.operations.database import open_store
 from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
@@ -112,9 +112,10 @@ def main() -> None:
     usable_folder(settings.data_dir, "KTRDR_HOME")
     with (
         claimed_instance(settings.state_dir, "ib_host") as instance,
+        closing(open_store(settings, "ib_host")) as store,
         ib_provider(settings) as provider,
     ):
-        host = build_ib_host(settings, instance, MemoryOperationStore(), provider)
+        host = build_ib_host(settings, instance, store, provider)
         try:
             serve_until_stopped(
                 "ib_host",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 
 from ktrdr.operations.v1 import operations_service_pb2_grpc
@@ -17,7 +18,7 @@ from shared.marketdata.provider import ReadableProvider
 from shared.marketdata.sample import SampleBarSource
 from shared.marketdata.source import StoredBarSource
 from shared.marketdata.store import BarStore
-from shared.operations.memory_store import MemoryOperationStore
+from shared.operations.database import open_store
 from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
@@ -101,8 +102,11 @@ def main() -> None:
     configure_logging(settings.log_level, settings.log_format)
     require_training("The training host")
     usable_folder(settings.models_dir, "KTRDR_HOME")
-    with claimed_instance(settings.state_dir, "training_host") as instance:
-        host = build_training_host(settings, instance, MemoryOperationStore(), SampleBarSource())
+    with (
+        claimed_instance(settings.state_dir, "training_host") as instance,
+        closing(open_store(settings, "training_host")) as store,
+    ):
+        host = build_training_host(settings, instance, store, SampleBarSource())
         try:
             serve_until_stopped(
                 "training_host",
