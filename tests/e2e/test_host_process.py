@@ -119,7 +119,7 @@ def refresh_error(operation: dict[str, Any]) -> str:
 
 
 @pytest.mark.slow
-def test_of_a_killed_host_the_last_known_state_is_told_and_after_its_restart_the_loss(
+def test_of_a_killed_host_the_last_known_state_is_told_and_after_its_restart_the_end(
     processes: Processes,
 ) -> None:
     host = processes.start_host()
@@ -144,17 +144,82 @@ def test_of_a_killed_host_the_last_known_state_is_told_and_after_its_restart_the
     assert "HOST_UNREACHABLE" in strict.stderr
 
     processes.start_host(address=host.address)
-    lost = programs.ktrdr("operations", "wait", operation_id)
+    cut_off = programs.ktrdr("operations", "wait", operation_id)
     ended = look(programs, operation_id)
 
-    assert 1 == lost.returncode
-    assert "OPERATION_LOST" in lost.stdout
+    assert 1 == cut_off.returncode
+    assert "PROCESS_RESTARTED" in cut_off.stdout
     assert "OPERATION_STATUS_FAILED" == ended["status"]
     assert ended["error"]["retryable"]
     assert metrics_count(known) == metrics_count(ended)
     kept = programs.ktrdr("operations", "metrics", operation_id, "--format", "csv").stdout
     assert metrics_count(known) == len(kept.splitlines()) - 1
-    assert f"{operation_id} ended FAILED: OPERATION_LOST" in processes.log("backend").read_text()
+    log = processes.log("backend").read_text()
+    assert f"{operation_id} ended FAILED: PROCESS_RESTARTED" in log
+
+
+@pytest.mark.slow
+def test_what_ran_on_a_host_that_comes_back_without_its_records_is_lost(
+    processes: Processes, tmp_path: Path
+) -> None:
+    host = processes.start_host()
+    programs = Programs(processes.start_backend().address)
+    operation_id = start(programs, "lost")
+    known = look(programs, operation_id)
+    kill(host.process)
+    for file in (tmp_path / "host" / "state").glob("training_host.db*"):
+        file.unlink()
+    processes.start_host(address=host.address)
+    lost = programs.ktrdr("operations", "wait", operation_id)
+
+    assert (1, True) == (lost.returncode, "OPERATION_LOST" in lost.stdout)
+    assert metrics_count(known) <= metrics_count(look(programs, operation_id))
+
+
+@pytest.mark.slow
+def test_a_backend_that_was_killed_shows_its_hosts_training_running_on(
+    processes: Processes,
+) -> None:
+    processes.start_host()
+    backend = processes.start_backend()
+    programs = Programs(backend.address)
+    operation_id = start(programs, "outlives", epochs=300)
+    before = look(programs, operation_id)
+    kill(backend.process)
+    programs = Programs(processes.start_backend().address)
+    after = look(programs, operation_id)
+    again = programs.ktrdr(
+        *(*TRAIN, "--set", "model.training.epochs=300", "--set", BATCH, "--detach"),
+        *("--request-id", "outlives", "--seed", "7"),
+    )
+    waited = programs.ktrdr("operations", "wait", operation_id)
+    steps = programs.ktrdr("operations", "metrics", operation_id, "--format", "csv").stdout
+
+    assert "OPERATION_STATUS_RUNNING" == after["status"]
+    assert before["create_time"] == after["create_time"]
+    assert metrics_count(before) <= metrics_count(after)
+    assert 0 == again.returncode, again.stderr
+    assert 0 == waited.returncode, waited.stdout + waited.stderr
+    rows = steps.splitlines()[1:]
+    assert [str(step) for step in range(1, 301)] == [row.split(",")[0] for row in rows]
+
+
+@pytest.mark.slow
+def test_a_host_that_was_killed_after_its_work_tells_how_it_ended(processes: Processes) -> None:
+    host = processes.start_host()
+    programs = Programs(processes.start_backend().address)
+    done = programs.ktrdr(
+        *(*TRAIN, "--set", "model.training.epochs=3", "--detach", "--request-id", "unasked")
+    )
+    assert 0 == done.returncode, done.stderr
+    ended = "Completed operation host_training_op_training_unasked with results"
+    eventually(lambda: ended in processes.log("host").read_text(), within=60)
+    kill(host.process)
+    processes.start_host(address=host.address)
+    told = look(programs, "op_training_unasked")
+
+    assert ("OPERATION_STATUS_COMPLETED", 3) == (told["status"], metrics_count(told))
+    assert "model_path" in json.dumps(told["result"])
 
 
 @pytest.mark.slow
