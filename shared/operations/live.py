@@ -270,11 +270,17 @@ class LiveOperation:
             self.store_error = None
             self._stored = Stored(operation, metrics_count, at)
 
-    def note_not_stored(self, error: OperationError, at: float) -> bool:
-        """Note that the store is away; False if that was known."""
+    def note_not_stored(self, error: StoreUnavailableError, at: float) -> bool:
+        """Note that the store did not take it; False if that was known.
+
+        One that was replaced by an older copy lacks metrics that it had: it is
+        given them again.
+        """
+        kept = error.metadata.get("metrics_kept")
         with self.lock:
-            known, self.store_error = self.store_error, error
-            self._stored = replace(self._stored, at=at)
+            known, self.store_error = self.store_error, OperationError.of(error)
+            count = self._stored.metrics_count if kept is None else int(kept)
+            self._stored = replace(self._stored, metrics_count=count, at=at)
             return known is None
 
     def follow(self, record: OperationRecord, source: OperationSource) -> None:

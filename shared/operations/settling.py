@@ -17,7 +17,6 @@ from shared.operations.live import LiveOperation
 from shared.operations.model import (
     FreshnessSource,
     Operation,
-    OperationError,
     OperationRecord,
     OperationStatus,
 )
@@ -122,7 +121,7 @@ class Settler:
 
     def _note(self, live: LiveOperation, error: StoreUnavailableError) -> None:
         """Let readers see that the store is away, and waiters look."""
-        if live.note_not_stored(OperationError.of(error), self._clock.monotonic()):
+        if live.note_not_stored(error, self._clock.monotonic()):
             logger.error("Operation %s could not be stored: %s", live.operation_id, error)
         live.wake_waiters()
 
