@@ -69,8 +69,8 @@ class Stored:
 
     operation: Operation
     metrics_count: int
-    at: float
-    """Monotonic instant of the last attempt."""
+    news_at: float = -inf
+    """Monotonic instant of the last attempt to store more than a state."""
 
 
 class Flight:
@@ -112,7 +112,7 @@ class LiveOperation:
         self.sealed = False
         """No more metrics can come: the last drain is done."""
         self.store_error: OperationError | None = None
-        self._stored = Stored(record.operation, len(metrics), recorded_at)
+        self._stored = Stored(record.operation, len(metrics))
         self._metrics: list[Metric] = list(metrics)
         self._sent_at = -inf
         self._path: tuple[Hop, ...] = ()
@@ -148,12 +148,12 @@ class LiveOperation:
         if operation.status is not stored.operation.status:
             return True
         if self.store_error is not None:
-            return now() - stored.at >= min(interval, _TRY_AGAIN)
+            return now() - stored.news_at >= min(interval, _TRY_AGAIN)
         news = (
             operation.metrics_count > stored.metrics_count
             or operation.progress != stored.operation.progress
         )
-        return news and now() - stored.at >= interval
+        return news and now() - stored.news_at >= interval
 
     def raise_if_unstored(self) -> None:
         """Raise StoreUnavailableError if its end is decided and cannot be shown yet."""
@@ -268,6 +268,8 @@ class LiveOperation:
         """Note what the store has now."""
         with self.lock:
             self.store_error = None
+            if operation.progress is None and not metrics_count:
+                at = self._stored.news_at  # a state alone
             self._stored = Stored(operation, metrics_count, at)
 
     def note_not_stored(self, error: StoreUnavailableError, at: float) -> bool:
@@ -280,7 +282,7 @@ class LiveOperation:
         with self.lock:
             known, self.store_error = self.store_error, OperationError.of(error)
             count = self._stored.metrics_count if kept is None else int(kept)
-            self._stored = replace(self._stored, metrics_count=count, at=at)
+            self._stored = replace(self._stored, metrics_count=count, news_at=at)
             return known is None
 
     def follow(self, record: OperationRecord, source: OperationSource) -> None:

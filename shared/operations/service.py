@@ -400,12 +400,14 @@ class OperationsService:
 
     # ---------------------------------------------------------------- deleting
 
-    def delete_operation(self, operation_id: str) -> None:
+    def delete_operation(self, operation_id: str, *, deadline: float = inf) -> None:
         """Forget a finished operation; what its work has made stays.
 
-        Raises OperationNotFoundError; OperationActiveError if it has not ended.
+        Raises OperationNotFoundError; OperationActiveError if it has not ended,
+        UnavailableError if that cannot be found out now.
         """
-        if not self.get_operation(operation_id).operation.status.terminal:
+        view = self.get_operation(operation_id, max_staleness=0.0, deadline=deadline)
+        if not view.operation.status.terminal:
             raise OperationActiveError(operation_id)
         self._store.delete(operation_id)
 

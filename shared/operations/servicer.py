@@ -145,11 +145,12 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
     def DeleteOperation(  # noqa: N802  # the contract's name
         self,
         request: pb.DeleteOperationRequest,
-        context: grpc.ServicerContext,  # noqa: ARG002  # gRPC's signature
+        context: grpc.ServicerContext,
     ) -> pb.DeleteOperationResponse:
         """Forget a finished operation."""
         _check_operation_id(request.operation_id)
-        self._operations.delete_operation(request.operation_id)
+        deadline = deadline_of(context, self._clock)
+        self._operations.delete_operation(request.operation_id, deadline=deadline)
         return pb.DeleteOperationResponse()
 
 

@@ -28,6 +28,7 @@ from shared.instance import Instance
 from shared.marketdata.provider import ReadableProvider
 from shared.marketdata.sample import SampleBarSource
 from shared.operations.memory_store import MemoryOperationStore
+from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
 from shared.process import stop
 from tests.support.scripted_work import ScriptedOperations
@@ -113,6 +114,10 @@ class RunningBackend:
         """Return the steps of all metrics, in order."""
         return [metric.step for metric in self.get(operation_id, metrics_cursor=0).metrics]
 
+    def vanish(self) -> None:
+        """Stop serving at once, recording nothing, as a killed process does."""
+        self.backend.server.stop(0.0)
+
     def stop(self, grace: float = 0.0) -> None:
         """Stop the backend as its process would."""
         stop(self.backend.server, self.backend.operations, self.backend.pools, grace=grace)
@@ -125,11 +130,14 @@ def running_backend(
     *,
     clock: Clock | None = None,
     provider: ReadableProvider | None = None,
+    store: OperationStore | None = None,
+    instance: Instance | None = None,
     **settings: Any,
 ) -> Iterator[RunningBackend]:
     """Serve a backend on a free port; settings by name, `cache_ttl` included.
 
-    Bars come from `provider` in place of the one that the settings name.
+    Bars come from `provider` in place of the one that the settings name, records
+    are in `store`, else in memory.
     """
     values: Mapping[str, Any] = {
         "backend_address": "127.0.0.1:0",
@@ -137,8 +145,8 @@ def running_backend(
         "OPERATIONS_CACHE_TTL": settings.pop("cache_ttl", 1.0),
         **settings,
     }
-    instance = Instance(uuid4().hex, uuid4().hex)
-    store = MemoryOperationStore()
+    instance = instance or Instance(uuid4().hex, uuid4().hex)
+    store = store or MemoryOperationStore()
     chosen = BackendSettings(**values)
     provider = provider or (BARS if chosen.data_source == "sample" else provider_of(chosen))
     backend = build_backend(chosen, instance, store, provider, clock)
@@ -146,6 +154,7 @@ def running_backend(
     scripted = ScriptedOperations(backend.operations, _training_pool(backend))
     address = backend.server.bind()
     backend.operations.advertise(address)
+    backend.operations.recover()
     backend.server.start()
     with grpc.insecure_channel(address) as channel:
         running = RunningBackend(

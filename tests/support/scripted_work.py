@@ -108,9 +108,10 @@ class ScriptedOperations:
         self._operations, self._pool = operations, pool
         self._works: list[ScriptedWork] = []
 
-    def start(self, *, epochs: int = 10) -> ScriptedWork:
+    def start(self, *, epochs: int = 10, request_id: str = "") -> ScriptedWork:
         """Start an operation; it runs, or queues if all workers are taken."""
-        work = ScriptedWork(f"op_training_scripted_{len(self._works) + 1:04}", epochs)
+        name = request_id or f"scripted_{len(self._works) + 1:04}"
+        work = ScriptedWork(f"op_training_{name}", epochs)
         self._works.append(work)
         new = NewOperation(
             operation_id=work.operation_id,
@@ -122,9 +123,9 @@ class ScriptedOperations:
         self._operations.start_operation(new, ScriptedLaunch(self._operations, self._pool, work))
         return work
 
-    def start_running(self, *, epochs: int = 10) -> ScriptedWork:
+    def start_running(self, *, epochs: int = 10, request_id: str = "") -> ScriptedWork:
         """Start an operation and wait until a worker is at it."""
-        work = self.start(epochs=epochs)
+        work = self.start(epochs=epochs, request_id=request_id)
         work.step(lambda _: None)
         return work
 

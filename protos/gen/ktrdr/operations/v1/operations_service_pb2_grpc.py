@@ -157,8 +157,8 @@ class OperationsServiceServicer:
         record for as long as its own retention says.
 
         NOT_FOUND: no such operation. FAILED_PRECONDITION OPERATION_ACTIVE: it has
-        not ended; cancel it first. UNAVAILABLE STORE_UNAVAILABLE: it could not be
-        forgotten now.
+        not ended; cancel it first. UNAVAILABLE: its owner could not be asked whether
+        it has ended, or it could not be forgotten now (STORE_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

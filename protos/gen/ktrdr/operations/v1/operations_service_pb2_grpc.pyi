@@ -91,8 +91,8 @@ class OperationsServiceStub:
     record for as long as its own retention says.
 
     NOT_FOUND: no such operation. FAILED_PRECONDITION OPERATION_ACTIVE: it has
-    not ended; cancel it first. UNAVAILABLE STORE_UNAVAILABLE: it could not be
-    forgotten now.
+    not ended; cancel it first. UNAVAILABLE: its owner could not be asked whether
+    it has ended, or it could not be forgotten now (STORE_UNAVAILABLE).
     """
 
 @_typing.type_check_only
@@ -158,8 +158,8 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     record for as long as its own retention says.
 
     NOT_FOUND: no such operation. FAILED_PRECONDITION OPERATION_ACTIVE: it has
-    not ended; cancel it first. UNAVAILABLE STORE_UNAVAILABLE: it could not be
-    forgotten now.
+    not ended; cancel it first. UNAVAILABLE: its owner could not be asked whether
+    it has ended, or it could not be forgotten now (STORE_UNAVAILABLE).
     """
 
 class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -258,8 +258,8 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         record for as long as its own retention says.
 
         NOT_FOUND: no such operation. FAILED_PRECONDITION OPERATION_ACTIVE: it has
-        not ended; cancel it first. UNAVAILABLE STORE_UNAVAILABLE: it could not be
-        forgotten now.
+        not ended; cancel it first. UNAVAILABLE: its owner could not be asked whether
+        it has ended, or it could not be forgotten now (STORE_UNAVAILABLE).
         """
 
 def add_OperationsServiceServicer_to_server(servicer: OperationsServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
