@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from socket import gethostname
 from time import monotonic
 from types import FrameType
 
@@ -67,6 +68,12 @@ def operations_service(
     )
 
 
+def reachable(address: str) -> str:
+    """Where others reach a process that listens at `address`, if need be by the machine's name."""
+    host, _, port = address.rpartition(":")
+    return f"{gethostname()}:{port}" if host in {"0.0.0.0", "[::]"} else address  # noqa: S104  # compared
+
+
 def server_limits(settings: ProcessSettings) -> ServerLimits:
     """What the settings say about the server."""
     return ServerLimits(
@@ -107,7 +114,7 @@ def serve_until_stopped(
     with _stop_signals() as wait_for_signal:
         sys.setswitchinterval(SWITCH_INTERVAL)
         address = server.bind()
-        operations.advertise(advertised or address)
+        operations.advertise(advertised or reachable(address))
         operations.recover()
         server.start()
         print(f"{name} ready on {address}", flush=True)  # noqa: T201  # the line starters wait for

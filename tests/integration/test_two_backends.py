@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 from uuid import uuid4
 
@@ -224,22 +225,22 @@ def test_one_that_never_saw_it_shows_what_its_owner_last_stored(url: str, tmp_pa
 
 def test_once_the_owner_is_back_both_know_that_it_was_cut_off(url: str, tmp_path: Path) -> None:
     me = uuid4().hex
-    with on(url, tmp_path / "b") as second:
-        with on(url, tmp_path / "a", instance=Instance(me, "first")) as first:
-            work = first.scripted.start_running()
-            work.report_epochs(2)
-            second.operation(work.operation_id)
-            first.operation(work.operation_id)
-            first.vanish()
-            # The next life ends what the last one ran before that can say anything.
-            with on(url, tmp_path / "again", instance=Instance(me, "second")) as again:
-                eventually(
-                    lambda: best_known(second, work.operation_id).status == FAILED, within=10
-                )
-                for backend in (again, second):
-                    ended = best_known(backend, work.operation_id)
-                    assert "PROCESS_RESTARTED" == ended.error.reason
-                    assert [1, 2] == backend.epochs(work.operation_id)
+    with (
+        on(url, tmp_path / "b") as second,
+        on(url, tmp_path / "a", instance=Instance(me, "first")) as first,
+    ):
+        work = first.scripted.start_running()
+        work.report_epochs(2)
+        second.operation(work.operation_id)
+        first.operation(work.operation_id)
+        first.vanish()
+        # The next life ends what the last one ran before that can say anything.
+        with on(url, tmp_path / "again", instance=Instance(me, "second")) as again:
+            eventually(lambda: best_known(second, work.operation_id).status == FAILED)
+            for backend in (again, second):
+                ended = best_known(backend, work.operation_id)
+                assert "PROCESS_RESTARTED" == ended.error.reason
+                assert [1, 2] == backend.epochs(work.operation_id)
 
 
 def test_a_hosts_work_is_read_by_both_from_the_host(
@@ -293,3 +294,24 @@ def test_a_database_that_is_away_stops_no_work_and_is_used_again_when_it_is_back
         assert grpc.StatusCode.UNAVAILABLE is refused.value.code()
         assert [1, 2, 3] == backend.epochs(work.operation_id)
         assert [work.operation_id] == ids(listed(backend))
+
+
+def test_a_database_that_answers_nothing_holds_up_nobody_for_long(
+    url: str, tmp_path: Path, postgres: PostgresServer
+) -> None:
+    with on(url, tmp_path / "a", cache_ttl=0.1) as backend:
+        work = backend.scripted.start_running()
+        with postgres.frozen():
+            work.report_epochs(3)
+            asked_at = monotonic()
+            eventually(lambda: best_known(backend, work.operation_id).metrics_count == 3)
+            for _ in range(20):
+                best_known(backend, work.operation_id)
+            took = monotonic() - asked_at
+            known = best_known(backend, work.operation_id)
+            assert 1 == backend.health()
+
+        assert "STORE_UNAVAILABLE" == known.freshness.refresh_error.reason
+        assert took < 10, "one waited for the database, the others did not"
+        work.finish()
+        eventually(lambda: best_known(backend, work.operation_id).status == COMPLETED, within=20)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from socket import gethostname
 from typing import Any
 
 import grpc
@@ -13,7 +14,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from shared import process
-from shared.process import SWITCH_INTERVAL, guarded, serve_until_stopped, stop
+from shared.process import SWITCH_INTERVAL, guarded, reachable, serve_until_stopped, stop
 from shared.rpc.errors import KtrdrError
 from shared.rpc.server import AddressError
 from shared.settings import SettingsError
@@ -205,6 +206,12 @@ def test_a_signal_during_the_start_is_not_lost(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == "probe ready on 127.0.0.1:7\n"
     assert (parts.told[:4], parts.told[-1]) == (["bind", "advertise", "recover", "start"], "stop")
     assert pytest.approx(SWITCH_INTERVAL, rel=0.01) == sys.getswitchinterval()
+
+
+@pytest.mark.parametrize("everywhere", ["0.0.0.0", "[::]"])  # noqa: S104  # compared
+def test_a_process_that_listens_everywhere_is_reached_by_the_machines_name(everywhere: str) -> None:
+    assert f"{gethostname()}:7" == reachable(f"{everywhere}:7")
+    assert "10.0.0.1:7" == reachable("10.0.0.1:7")
 
 
 @pytest.mark.usefixtures("_process_as_it_was")
