@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -21,7 +22,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 COMPLETED = operation_pb2.OPERATION_STATUS_COMPLETED
 FAILED = operation_pb2.OPERATION_STATUS_FAILED
-SIMULATED = {"KTRDR_IB_GATEWAY": "simulator"}
+SIMULATED: dict[str, Any] = {"KTRDR_IB_GATEWAY": "simulator"}
 MOST_CALLS = 40
 """Calls of the store that one load makes at most."""
 
@@ -112,7 +113,7 @@ def ib_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KtrdrProcess]:
         yield host
 
 
-def front_of(host: KtrdrProcess) -> dict[str, str]:
+def front_of(host: KtrdrProcess) -> dict[str, Any]:
     return {"KTRDR_DATA_SOURCE": "ib", "IB_HOST_SERVICE_URL": host.address}
 
 

@@ -67,10 +67,10 @@ def test_a_full_disk_stops_no_training_and_heals_by_itself(tmp_path: Path) -> No
         )
         with pytest.raises(grpc.RpcError) as refused:
             train(backend, "refused")
-        request = pb.CancelOperationRequest(operation_id=operation_id)
-        backend.operations.CancelOperation(request, timeout=CALL)
-        request = pb.WaitOperationRequest(operation_id=operation_id)
-        waited = backend.operations.WaitOperation(request, timeout=60).operation
+        cancel = pb.CancelOperationRequest(operation_id=operation_id)
+        backend.operations.CancelOperation(cancel, timeout=CALL)
+        wait = pb.WaitOperationRequest(operation_id=operation_id)
+        waited = backend.operations.WaitOperation(wait, timeout=60).operation
 
         assert operation_pb2.OPERATION_STATUS_RUNNING == then.status
         assert grpc.StatusCode.UNAVAILABLE is refused.value.code()

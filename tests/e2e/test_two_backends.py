@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,10 @@ def refusal(process: KtrdrProcess, operation_id: str) -> str:
 def test_the_other_backend_tells_that_the_owner_is_gone_and_later_that_it_was_restarted(
     tmp_path: Path, postgres: PostgresServer
 ) -> None:
-    shared = {"KTRDR_STATE_URL": postgres.new_database(), "OPERATIONS_CACHE_TTL": "0.1"}
+    shared: dict[str, Any] = {
+        "KTRDR_STATE_URL": postgres.new_database(),
+        "OPERATIONS_CACHE_TTL": "0.1",
+    }
     with ktrdr_process("backend", tmp_path / "b", **shared) as other:
         with ktrdr_process("backend", tmp_path / "a", **shared) as owner:
             operation_id = train(owner, "endless")
