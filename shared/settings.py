@@ -6,7 +6,7 @@ A bad value stops the start with the variable's name and the mend.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -232,12 +232,18 @@ def load_settings(settings: type[SettingsT]) -> SettingsT:
     try:
         return settings()
     except ValidationError as error:
-        lines = [
-            f"{_variable(settings, item['loc'])}: {item['msg'].removeprefix('Value error, ')}"
-            + ("" if _is_secret(settings, item["loc"]) else f" (got {item['input']!r})")
-            for item in error.errors()
-        ]
-        raise SettingsError("\n".join(lines)) from error
+        raise SettingsError("\n".join(_lines(settings, error))) from error
+
+
+def _lines(settings: type[ProcessSettings], error: ValidationError) -> Iterator[str]:
+    """What is wrong with each variable; where several do not fit, the sentence names them."""
+    for item in error.errors():
+        problem = item["msg"].removeprefix("Value error, ")
+        if item["loc"]:
+            problem = f"{_variable(settings, item['loc'])}: {problem}"
+            if not _is_secret(settings, item["loc"]):
+                problem += f" (got {item['input']!r})"
+        yield problem
 
 
 def _variable(settings: type[ProcessSettings], path: Sequence[str | int]) -> str:

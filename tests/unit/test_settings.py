@@ -132,6 +132,14 @@ def test_every_bad_variable_has_a_line_of_its_own(monkeypatch: pytest.MonkeyPatc
     assert sorted(bad) == sorted(line.partition(":")[0] for line in lines)
 
 
+def test_variables_that_do_not_fit_each_other_are_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert complaint(monkeypatch, {"KTRDR_DATA_SOURCE": "csv"}) == (
+        "KTRDR_DATA_SOURCE=csv needs KTRDR_CSV_FOLDER to name a folder that is there (got None)"
+    )
+
+
 @pytest.mark.parametrize("case", ["ktrdr_read_limit", "Ktrdr_Read_Limit"])
 def test_a_bad_variable_is_named_as_documented(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     assert complaint(monkeypatch, {case: "x"}).startswith("KTRDR_READ_LIMIT: ")
