@@ -25,13 +25,17 @@ _sym_db = _symbol_database.Default()
 from ktrdr.training.v1 import model_pb2 as ktrdr_dot_training_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ktrdr/training/v1/models_service.proto\x12\x11ktrdr.training.v1\x1a\x1dktrdr/training/v1/model.proto\"1\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\";\n\x10GetModelResponse\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.ktrdr.training.v1.Model\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\x95\x01\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.ktrdr.training.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x13\n\x0btotal_count\x18\x03 \x01(\x05\x12\x12\n\nunreadable\x18\x04 \x03(\t\x12\x13\n\x0bunreachable\x18\x05 \x03(\t2\xbf\x01\n\rModelsService\x12S\n\x08GetModel\x12\".ktrdr.training.v1.GetModelRequest\x1a#.ktrdr.training.v1.GetModelResponse\x12Y\n\nListModels\x12$.ktrdr.training.v1.ListModelsRequest\x1a%.ktrdr.training.v1.ListModelsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ktrdr/training/v1/models_service.proto\x12\x11ktrdr.training.v1\x1a\x1dktrdr/training/v1/model.proto\"1\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08instance\x18\x02 \x01(\t\";\n\x10GetModelResponse\x12\'\n\x05model\x18\x01 \x01(\x0b\x32\x18.ktrdr.training.v1.Model\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\x95\x01\n\x12ListModelsResponse\x12(\n\x06models\x18\x01 \x03(\x0b\x32\x18.ktrdr.training.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x13\n\x0btotal_count\x18\x03 \x01(\x05\x12\x12\n\nunreadable\x18\x04 \x03(\t\x12\x13\n\x0bunreachable\x18\x05 \x03(\t2\xc9\x01\n\rModelsService\x12X\n\x08GetModel\x12\".ktrdr.training.v1.GetModelRequest\x1a#.ktrdr.training.v1.GetModelResponse\"\x03\x90\x02\x01\x12^\n\nListModels\x12$.ktrdr.training.v1.ListModelsRequest\x1a%.ktrdr.training.v1.ListModelsResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ktrdr.training.v1.models_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_MODELSSERVICE'].methods_by_name['GetModel']._loaded_options = None
+  _globals['_MODELSSERVICE'].methods_by_name['GetModel']._serialized_options = b'\220\002\001'
+  _globals['_MODELSSERVICE'].methods_by_name['ListModels']._loaded_options = None
+  _globals['_MODELSSERVICE'].methods_by_name['ListModels']._serialized_options = b'\220\002\001'
   _globals['_GETMODELREQUEST']._serialized_start=92
   _globals['_GETMODELREQUEST']._serialized_end=141
   _globals['_GETMODELRESPONSE']._serialized_start=143
@@ -41,5 +45,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTMODELSRESPONSE']._serialized_start=265
   _globals['_LISTMODELSRESPONSE']._serialized_end=414
   _globals['_MODELSSERVICE']._serialized_start=417
-  _globals['_MODELSSERVICE']._serialized_end=608
+  _globals['_MODELSSERVICE']._serialized_end=618
 # @@protoc_insertion_point(module_scope)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-ktrdr/training/v1/training_host_service.proto\x12\x11ktrdr.training.v1\".\n\x18GetTrainingStatusRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\xb4\x01\n\x19GetTrainingStatusResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12;\n\x08progress\x18\x03 \x01(\x0b\x32).ktrdr.training.v1.TrainingStatusProgress\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x12\n\ndeprecated\x18\x05 \x01(\x08\x12\x13\n\x0buse_instead\x18\x06 \x01(\t\"g\n\x16TrainingStatusProgress\x12\x12\n\npercentage\x18\x01 \x01(\x01\x12\x14\n\x0c\x63urrent_step\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x14\n\x0ctotal_epochs\x18\x04 \x01(\x03\x32\x8a\x01\n\x13TrainingHostService\x12s\n\x11GetTrainingStatus\x12+.ktrdr.training.v1.GetTrainingStatusRequest\x1a,.ktrdr.training.v1.GetTrainingStatusResponse\"\x03\x88\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-ktrdr/training/v1/training_host_service.proto\x12\x11ktrdr.training.v1\".\n\x18GetTrainingStatusRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"\xb4\x01\n\x19GetTrainingStatusResponse\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06status\x18\x02 \x01(\t\x12;\n\x08progress\x18\x03 \x01(\x0b\x32).ktrdr.training.v1.TrainingStatusProgress\x12\r\n\x05\x65rror\x18\x04 \x01(\t\x12\x12\n\ndeprecated\x18\x05 \x01(\x08\x12\x13\n\x0buse_instead\x18\x06 \x01(\t\"g\n\x16TrainingStatusProgress\x12\x12\n\npercentage\x18\x01 \x01(\x01\x12\x14\n\x0c\x63urrent_step\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x03\x12\x14\n\x0ctotal_epochs\x18\x04 \x01(\x03\x32\x8d\x01\n\x13TrainingHostService\x12v\n\x11GetTrainingStatus\x12+.ktrdr.training.v1.GetTrainingStatusRequest\x1a,.ktrdr.training.v1.GetTrainingStatusResponse\"\x06\x88\x02\x01\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,7 +32,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ktrdr.training.v1.training_
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_TRAININGHOSTSERVICE'].methods_by_name['GetTrainingStatus']._loaded_options = None
-  _globals['_TRAININGHOSTSERVICE'].methods_by_name['GetTrainingStatus']._serialized_options = b'\210\002\001'
+  _globals['_TRAININGHOSTSERVICE'].methods_by_name['GetTrainingStatus']._serialized_options = b'\210\002\001\220\002\001'
   _globals['_GETTRAININGSTATUSREQUEST']._serialized_start=68
   _globals['_GETTRAININGSTATUSREQUEST']._serialized_end=114
   _globals['_GETTRAININGSTATUSRESPONSE']._serialized_start=117
@@ -40,5 +40,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TRAININGSTATUSPROGRESS']._serialized_start=299
   _globals['_TRAININGSTATUSPROGRESS']._serialized_end=402
   _globals['_TRAININGHOSTSERVICE']._serialized_start=405
-  _globals['_TRAININGHOSTSERVICE']._serialized_end=543
+  _globals['_TRAININGHOSTSERVICE']._serialized_end=546
 # @@protoc_insertion_point(module_scope)

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from ktrdr.operations.v1 import operation_pb2 as ktrdr_dot_operations_dot_v1_dot_operation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(ktrdr/training/v1/training_service.proto\x12\x11ktrdr.training.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#ktrdr/operations/v1/operation.proto\"\xdd\x02\n\x14StartTrainingRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\rstrategy_yaml\x18\x02 \x01(\t\x12\x0f\n\x07symbols\x18\x03 \x03(\t\x12\x12\n\ntimeframes\x18\x04 \x03(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\x04seed\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12I\n\toverrides\x18\x08 \x03(\x0b\x32\x36.ktrdr.training.v1.StartTrainingRequest.OverridesEntry\x1a\x30\n\x0eOverridesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_seed\"^\n\x15StartTrainingResponse\x12\x31\n\toperation\x18\x01 \x01(\x0b\x32\x1e.ktrdr.operations.v1.Operation\x12\x12\n\nsession_id\x18\x02 \x01(\t2u\n\x0fTrainingService\x12\x62\n\rStartTraining\x12\'.ktrdr.training.v1.StartTrainingRequest\x1a(.ktrdr.training.v1.StartTrainingResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(ktrdr/training/v1/training_service.proto\x12\x11ktrdr.training.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#ktrdr/operations/v1/operation.proto\"\xdd\x02\n\x14StartTrainingRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x15\n\rstrategy_yaml\x18\x02 \x01(\t\x12\x0f\n\x07symbols\x18\x03 \x03(\t\x12\x12\n\ntimeframes\x18\x04 \x03(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\x04seed\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12I\n\toverrides\x18\x08 \x03(\x0b\x32\x36.ktrdr.training.v1.StartTrainingRequest.OverridesEntry\x1a\x30\n\x0eOverridesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_seed\"^\n\x15StartTrainingResponse\x12\x31\n\toperation\x18\x01 \x01(\x0b\x32\x1e.ktrdr.operations.v1.Operation\x12\x12\n\nsession_id\x18\x02 \x01(\t2z\n\x0fTrainingService\x12g\n\rStartTraining\x12\'.ktrdr.training.v1.StartTrainingRequest\x1a(.ktrdr.training.v1.StartTrainingResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_STARTTRAININGREQUEST_OVERRIDESENTRY']._loaded_options = None
   _globals['_STARTTRAININGREQUEST_OVERRIDESENTRY']._serialized_options = b'8\001'
+  _globals['_TRAININGSERVICE'].methods_by_name['StartTraining']._loaded_options = None
+  _globals['_TRAININGSERVICE'].methods_by_name['StartTraining']._serialized_options = b'\220\002\002'
   _globals['_STARTTRAININGREQUEST']._serialized_start=134
   _globals['_STARTTRAININGREQUEST']._serialized_end=483
   _globals['_STARTTRAININGREQUEST_OVERRIDESENTRY']._serialized_start=426
@@ -42,5 +44,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STARTTRAININGRESPONSE']._serialized_start=485
   _globals['_STARTTRAININGRESPONSE']._serialized_end=579
   _globals['_TRAININGSERVICE']._serialized_start=581
-  _globals['_TRAININGSERVICE']._serialized_end=698
+  _globals['_TRAININGSERVICE']._serialized_end=703
 # @@protoc_insertion_point(module_scope)
