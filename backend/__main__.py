@@ -31,7 +31,14 @@ from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
-from shared.process import guarded, operations_service, serve_until_stopped, server_limits
+from shared.process import (
+    client_security,
+    guarded,
+    operations_service,
+    serve_until_stopped,
+    server_limits,
+    server_security,
+)
 from shared.rpc.admission import START, STREAM, UNLIMITED
 from shared.rpc.host_channels import HostChannels
 from shared.rpc.server import RpcServer, ServedService
@@ -160,7 +167,7 @@ def build_backend(
 
     Without a provider the IB host loads.
     """
-    channels = HostChannels(instance.id)
+    channels = HostChannels(instance.id, client_security(settings, settings.called))
     operations = operations_service(
         settings, instance, settings.backend_address, store, channels, clock
     )
@@ -197,7 +204,13 @@ def build_backend(
             {"StartDataLoad": START, "ReadBars": STREAM},
         ),
     ]
-    server = RpcServer(services, settings.backend_address, server_limits(settings), instance.id)
+    server = RpcServer(
+        services,
+        settings.backend_address,
+        server_limits(settings),
+        instance.id,
+        server_security(settings, "KTRDR_BACKEND_ADDRESS", settings.backend_address),
+    )
     pools = tuple(pool for pool in (training.pool, data.pool) if pool is not None)
     return Backend(server, operations, pools, channels)
 

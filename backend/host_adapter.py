@@ -25,6 +25,7 @@ from shared.operations.store import ACTIVE
 from shared.operations.views import OperationView
 from shared.rpc.errors import (
     FailedPreconditionError,
+    HostDeniedError,
     HostNotConnectedError,
     HostUnreachableError,
     KtrdrError,
@@ -277,6 +278,6 @@ def _answers(answer: PendingAnswer[OperationView]) -> bool:
 def _passes_over(error: KtrdrError) -> bool:
     """Whether the host that gave this error has certainly not begun, and another may."""
     return (
-        isinstance(error, ResourceExhaustedError | HostNotConnectedError)
+        isinstance(error, ResourceExhaustedError | HostNotConnectedError | HostDeniedError)
         or error.reason == ProcessStoppingError.reason
     )

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from shared.settings import (
     Address,
+    CallerSettings,
     DataSettings,
     Folder,
     Target,
@@ -16,7 +17,7 @@ from shared.settings import (
 )
 
 
-class BackendSettings(TrainingSettings, DataSettings):
+class BackendSettings(TrainingSettings, DataSettings, CallerSettings):
     """What the backend reads from its environment."""
 
     backend_address: Address = "127.0.0.1:50051"
@@ -38,6 +39,12 @@ class BackendSettings(TrainingSettings, DataSettings):
 
     csv_folder: Folder | None = None
     """Folder of files named SYMBOL_timeframe.csv; needed by KTRDR_DATA_SOURCE=csv."""
+
+    @property
+    def called(self) -> tuple[str, ...]:
+        """The hosts that work for this backend."""
+        training = self.training_hosts if self.training_mode == "host" else ()
+        return training + ((self.ib_host,) if self.data_source == "ib" else ())
 
     @model_validator(mode="after")
     def _csv_has_a_folder(self) -> Self:

@@ -24,7 +24,14 @@ from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
-from shared.process import guarded, operations_service, serve_until_stopped, server_limits
+from shared.process import (
+    client_security,
+    guarded,
+    operations_service,
+    serve_until_stopped,
+    server_limits,
+    server_security,
+)
 from shared.rpc.admission import START, STREAM, UNLIMITED
 from shared.rpc.host_channels import HostChannels
 from shared.rpc.server import RpcServer, ServedService
@@ -48,7 +55,7 @@ def build_ib_host(
     settings: IbHostSettings, instance: Instance, store: OperationStore, provider: BarProvider
 ) -> IbHost:
     """Wire an IB host from its parts."""
-    channels = HostChannels(instance.id)
+    channels = HostChannels(instance.id, client_security(settings, ()))
     operations = operations_service(settings, instance, settings.ib_host_address, store, channels)
     pool = WorkerPool("data", workers=settings.data_workers, queue_limit=settings.data_queue)
     bars = BarStore(settings.data_dir)
@@ -67,7 +74,13 @@ def build_ib_host(
             {"StartDataLoad": START, "ReadBars": STREAM},
         ),
     ]
-    server = RpcServer(services, settings.ib_host_address, server_limits(settings), instance.id)
+    server = RpcServer(
+        services,
+        settings.ib_host_address,
+        server_limits(settings),
+        instance.id,
+        server_security(settings, "KTRDR_IB_HOST_ADDRESS", settings.ib_host_address),
+    )
     return IbHost(server, operations, pool, channels)
 
 

@@ -10,9 +10,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -95,6 +102,16 @@ StateUrl = Annotated[SecretStr, AfterValidator(_state_url)]
 """The URL of a database; it may hold a password, so it is never shown."""
 
 
+def _file(value: object) -> object:
+    if value == "":
+        raise ValueError("must name a file; leave it unset for none")
+    return value
+
+
+File = Annotated[Path, BeforeValidator(_file), AfterValidator(_expanded)]
+"""The path of a file; an empty one would silently be no file at all."""
+
+
 class ProcessSettings(BaseSettings):
     """What every process reads from its environment."""
 
@@ -149,6 +166,37 @@ class ProcessSettings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
     """Lines for people or a JSON object per line."""
 
+    tls_cert: File | None = None
+    """PEM file of the certificate the process shows; with it the process serves TLS only."""
+
+    tls_key: File | None = None
+    """PEM file of the key to KTRDR_TLS_CERT."""
+
+    tls_client_ca: File | None = None
+    """PEM file of authorities; callers must then show a certificate that one of them issued."""
+
+    tokens_file: File | None = None
+    """File of the tokens that may call, a line `name scope token` each; unset: nobody needs one."""
+
+    insecure: bool = False
+    """Whether to listen to other machines without TLS and tokens, and to send tokens openly."""
+
+    reflection: bool = True
+    """Whether the process describes its services, so that grpcurl needs no files."""
+
+    @model_validator(mode="after")
+    def _keys_fit_certificates(self) -> Self:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError(
+                "KTRDR_TLS_CERT and KTRDR_TLS_KEY belong together; set the one that is missing"
+            )
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError(
+                "KTRDR_TLS_CLIENT_CA asks for certificates, which needs TLS; set KTRDR_TLS_CERT "
+                "and KTRDR_TLS_KEY as well"
+            )
+        return self
+
     @property
     def models_dir(self) -> Path:
         """Where trained models are kept."""
@@ -163,6 +211,16 @@ class ProcessSettings(BaseSettings):
     def state_dir(self) -> Path:
         """Where a process keeps who it is."""
         return self.home / "state"
+
+
+class CallerSettings(ProcessSettings):
+    """What a process that calls others reads besides."""
+
+    tls_ca: File | None = None
+    """PEM file of the authorities that the called processes are trusted by; unset: plaintext."""
+
+    token_file: File | None = None
+    """File of the token to show to the called processes."""
 
 
 class DataSettings(ProcessSettings):

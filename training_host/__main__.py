@@ -23,7 +23,14 @@ from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
-from shared.process import guarded, operations_service, serve_until_stopped, server_limits
+from shared.process import (
+    client_security,
+    guarded,
+    operations_service,
+    serve_until_stopped,
+    server_limits,
+    server_security,
+)
 from shared.rpc.admission import START, UNLIMITED
 from shared.rpc.host_channels import HostChannels
 from shared.rpc.server import RpcServer, ServedService
@@ -56,7 +63,7 @@ def build_training_host(
     provider: ReadableProvider,
 ) -> TrainingHost:
     """Wire a training host from its parts."""
-    channels = HostChannels(instance.id)
+    channels = HostChannels(instance.id, client_security(settings, ()))
     operations = operations_service(
         settings, instance, settings.training_host_address, store, channels
     )
@@ -91,7 +98,11 @@ def build_training_host(
         ),
     ]
     server = RpcServer(
-        services, settings.training_host_address, server_limits(settings), instance.id
+        services,
+        settings.training_host_address,
+        server_limits(settings),
+        instance.id,
+        server_security(settings, "KTRDR_TRAINING_HOST_ADDRESS", settings.training_host_address),
     )
     return TrainingHost(server, operations, pool, channels)
 

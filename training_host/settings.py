@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from shared.settings import Address, TrainingSettings
+from shared.settings import Address, CallerSettings, TrainingSettings
 
 
-class TrainingHostSettings(TrainingSettings):
+class TrainingHostSettings(TrainingSettings, CallerSettings):
     """What the training host reads from its environment."""
 
     training_host_address: Address = "127.0.0.1:50052"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import grpc
 
+from shared.rpc.security import PLAIN, ClientSecurity
+
 KEEPALIVE_MS = 30_000
 """How often an idle connection is probed. Servers allow pings twice as often."""
 
@@ -20,6 +22,11 @@ CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 
 
-def open_channel(address: str) -> grpc.Channel:
-    """Return a channel to a server; it connects when first used, and is the caller's to close."""
-    return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+def open_channel(address: str, security: ClientSecurity = PLAIN) -> grpc.Channel:
+    """Return a channel to a server; it connects when first used, and is the caller's to close.
+
+    It sends no token by itself: `security.metadata` goes with each call.
+    """
+    if security.credentials is None:
+        return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+    return grpc.secure_channel(address, security.credentials(), options=CHANNEL_OPTIONS)

@@ -15,6 +15,8 @@
     ├── UnavailableError              UNAVAILABLE          with a time to come back
     │   ├── HostUnreachableError
     │   │   ├── HostNotConnectedError
+    │   │   │   └── TokenNotSentError
+    │   │   ├── HostDeniedError
     │   │   └── HostTimeoutError
     │   ├── WrongHostError
     │   ├── MalformedAnswerError
@@ -22,6 +24,9 @@
     │   ├── RefreshBusyError
     │   ├── StoreUnavailableError
     │   └── ProcessStoppingError
+    ├── UnauthenticatedError          UNAUTHENTICATED      no token, or none that is known
+    ├── PermissionDeniedError         PERMISSION_DENIED    the token does not reach that far
+    ├── CredentialsError              INTERNAL             stops a start; never answered
     └── OperationCancelledError       CANCELLED            unwinds a cancelled worker
 
 Domain code raises them; one interceptor (`shared.rpc.interceptors`) maps them.
@@ -242,6 +247,26 @@ class HostNotConnectedError(HostUnreachableError):
     """No connection could be made: the process that owns the work has seen nothing."""
 
 
+class TokenNotSentError(HostNotConnectedError):
+    """The way to the other process is open to others, so it was not shown our token."""
+
+    reason = "TOKEN_NOT_SENT"
+
+    def __init__(self, target: str) -> None:
+        super().__init__(
+            f"The token is not sent to {target} over a connection that others can read. Set "
+            "KTRDR_TLS_CA to the authority of its certificate; or KTRDR_INSECURE=1 if you trust "
+            "every machine on the way.",
+            metadata={"target": target},
+        )
+
+
+class HostDeniedError(HostUnreachableError):
+    """The process that owns the work does not let this one in; it has done nothing."""
+
+    reason = "HOST_DENIED"
+
+
 class HostTimeoutError(HostUnreachableError):
     """The process that owns the work did not answer within the time given."""
 
@@ -287,6 +312,30 @@ class ProcessStoppingError(UnavailableError):
     """The process is shutting down and takes on no new work."""
 
     reason = "PROCESS_STOPPING"
+
+
+class UnauthenticatedError(KtrdrError):
+    """Who calls is not known."""
+
+    code = Code.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
+
+
+class PermissionDeniedError(KtrdrError):
+    """Who calls is known and may not do this."""
+
+    code = Code.PERMISSION_DENIED
+    reason = "PERMISSION_DENIED"
+
+
+class CredentialsError(KtrdrError):
+    """A certificate, a key or a file of tokens cannot be used; names variable and mend.
+
+    Never holds what is secret in them, nor the name of a file of tokens: it may
+    be a token that was taken for one.
+    """
+
+    reason = "CREDENTIALS_UNUSABLE"
 
 
 class OperationCancelledError(KtrdrError):

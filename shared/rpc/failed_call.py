@@ -19,6 +19,7 @@ from shared.rpc.errors import (
     Code,
     FailedPreconditionError,
     FieldViolation,
+    HostDeniedError,
     HostTimeoutError,
     HostUnreachableError,
     InvalidArgumentError,
@@ -29,6 +30,7 @@ from shared.rpc.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from shared.rpc.handshake import handshake_problem
 from shared.rpc.status import DETAILS_KEY, DOMAIN, shorten
 
 _NEVER_CONNECTED = (
@@ -46,6 +48,7 @@ _PLAIN: Mapping[Code, type[KtrdrError]] = {
     Code.FAILED_PRECONDITION: FailedPreconditionError,
     Code.OUT_OF_RANGE: OutOfRangeError,
 }
+_DENIED = (Code.UNAUTHENTICATED, Code.PERMISSION_DENIED)
 _LATER: Mapping[Code, type[ResourceExhaustedError | UnavailableError]] = {
     Code.RESOURCE_EXHAUSTED: ResourceExhaustedError,
     Code.UNAVAILABLE: UnavailableError,
@@ -94,23 +97,34 @@ def read_failed_call(error: grpc.RpcError) -> FailedCall:
     )
 
 
-def domain_error(error: grpc.RpcError, target: str, *, timeout: float) -> KtrdrError:
-    """The domain error of a call to `target` that had `timeout` seconds."""
+def domain_error(
+    error: grpc.RpcError, target: str, *, timeout: float, encrypted: bool = False
+) -> KtrdrError:
+    """The domain error of a call to `target` that had `timeout` seconds, over TLS or not."""
     failed = read_failed_call(error)
     # A process further on that could not be reached is named by who tried to.
     facts = {"target": target, **failed.metadata}
-    return (_answered if failed.answered else _unanswered)(failed, target, facts, timeout)
+    if failed.answered:
+        return _answered(failed, target, facts)
+    if failed.never_connected:
+        return _unconnected(failed, target, facts, encrypted=encrypted)
+    return _unanswered(failed, target, facts, timeout)
 
 
-def _answered(
-    failed: FailedCall, target: str, facts: Mapping[str, str], _timeout: float
-) -> KtrdrError:
+def _answered(failed: FailedCall, target: str, facts: Mapping[str, str]) -> KtrdrError:
     """The error as it was in the process that answered.
 
     What is unreachable for that process says nothing about `target`, so nothing
-    here is a HostUnreachableError.
+    here is a HostUnreachableError, but for one that does not let us in.
     """
     reason = failed.reason or None
+    if failed.code in _DENIED:
+        return HostDeniedError(
+            f"{target} does not let this process in ({reason or failed.code.name}). Set "
+            "KTRDR_TOKEN_FILE here to the file of a token with scope write that stands in "
+            "KTRDR_TOKENS_FILE there.",
+            metadata=facts,
+        )
     if failed.code is Code.INVALID_ARGUMENT:
         return _invalid(failed, facts)
     if failed.code in _LATER:
@@ -134,6 +148,20 @@ def _invalid(failed: FailedCall, facts: Mapping[str, str]) -> InvalidArgumentErr
     error.message, error.args = failed.message, (failed.message,)
     error.reason, error.metadata = failed.reason or error.reason, dict(facts)
     return error
+
+
+def _unconnected(
+    failed: FailedCall, target: str, facts: Mapping[str, str], *, encrypted: bool
+) -> KtrdrError:
+    """No connection came about, with the handshake's problem if that was the cause."""
+    problem = handshake_problem(failed.message, encrypted=encrypted)
+    if problem and encrypted:
+        return HostUnreachableError(
+            f"No connection to {target}: {problem}", reason="TLS_HANDSHAKE_FAILED", metadata=facts
+        )
+    return HostUnreachableError(
+        f"No ktrdr process answers at {target}: {problem or _said(failed)}", metadata=facts
+    )
 
 
 def _unanswered(

@@ -19,6 +19,7 @@ import grpc
 from shared.rpc.channel import open_channel
 from shared.rpc.errors import Code, HostNotConnectedError, HostUnreachableError, KtrdrError
 from shared.rpc.failed_call import domain_error, read_failed_call
+from shared.rpc.security import PLAIN, ClientSecurity
 from shared.rpc.via import forwarded
 
 RETRIES = 2
@@ -28,8 +29,8 @@ RETRIES = 2
 class _Connection:
     """A channel with the generated stubs on it."""
 
-    def __init__(self, target: str) -> None:
-        self.channel = open_channel(target)
+    def __init__(self, target: str, security: ClientSecurity) -> None:
+        self.channel = open_channel(target, security)
         self.tried = False
         """Whether a call was made on it: its next failure may be an old one."""
         self.failed = False
@@ -61,14 +62,15 @@ class HostChannel:
     """Calls to the process at one target, through generated stubs.
 
     Safe to use from several threads. `instance` is this process's id, which
-    travels with every call.
+    travels with every call; `security` is how it connects and what it shows.
     """
 
-    def __init__(self, target: str, instance: str) -> None:
+    def __init__(self, target: str, instance: str, security: ClientSecurity = PLAIN) -> None:
         self.target = target
         self._instance = instance
+        self._security = security
         self._lock = threading.Lock()  # guards the fields below and the calls on each connection
-        self._connection = _Connection(target)
+        self._connection = _Connection(target, security)
         self._old: set[_Connection] = set()
         """Replaced while there were calls on them, each of which may just have got through."""
         self._closed = False
@@ -83,7 +85,7 @@ class HostChannel:
             retry = connection.tried  # a new one has failed just now
             try:
                 bound = connection.bound(stub, method)
-                return bound(request, timeout=give_up_at - monotonic(), metadata=self._via())
+                return bound(request, timeout=give_up_at - monotonic(), metadata=self._metadata())
             except ValueError as error:  # gRPC's way to say that the channel is closed
                 raise self._closed_error() from error
             except grpc.RpcError as error:
@@ -101,10 +103,11 @@ class HostChannel:
         connection = self._enter()
         try:
             bound = connection.bound(stub, method)
-            future = bound.future(request, timeout=timeout, metadata=self._via())
-        except ValueError:  # as above
+            future = bound.future(request, timeout=timeout, metadata=self._metadata())
+        except (ValueError, KtrdrError) as error:  # a ValueError as above
             self._leave(connection)
-            return PendingCall(self, None, timeout, self._closed_error())
+            refused = error if isinstance(error, KtrdrError) else self._closed_error()
+            return PendingCall(self, None, timeout, refused)
         future.add_done_callback(lambda _: self._leave(connection))
         return PendingCall(self, future, timeout, connection=connection)
 
@@ -119,7 +122,9 @@ class HostChannel:
         connection = self._enter()
         call: Any = None
         try:
-            call = connection.bound(stub, method)(request, timeout=timeout, metadata=self._via())
+            call = connection.bound(stub, method)(
+                request, timeout=timeout, metadata=self._metadata()
+            )
             yield from call
         except ValueError as error:  # as above
             raise self._closed_error() from error
@@ -141,9 +146,12 @@ class HostChannel:
 
     def error_of(self, error: grpc.RpcError, timeout: float) -> KtrdrError:
         """The domain error of a call to this target that failed."""
-        known = domain_error(error, self.target, timeout=timeout)
+        encrypted = self._security.encrypted
+        known = domain_error(error, self.target, timeout=timeout, encrypted=encrypted)
         if read_failed_call(error).never_connected:
-            return HostNotConnectedError(known.message, metadata=known.metadata)
+            return HostNotConnectedError(
+                known.message, reason=known.reason, metadata=known.metadata
+            )
         return known
 
     def _enter(self) -> _Connection:
@@ -151,7 +159,7 @@ class HostChannel:
         with self._lock:
             old = self._connection
             if old.failed and not self._closed:
-                self._connection = _Connection(self.target)
+                self._connection = _Connection(self.target, self._security)
                 self._old.add(old)
             connection = self._connection
             connection.calls += 1
@@ -175,8 +183,9 @@ class HostChannel:
         self._old.remove(connection)
         return True
 
-    def _via(self) -> tuple[tuple[str, str], ...]:
-        return forwarded(self._instance)
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        """What goes with each call: the way here, and our token. Raises TokenNotSentError."""
+        return forwarded(self._instance) + self._security.metadata(self.target)
 
     def _closed_error(self) -> KtrdrError:
         return HostUnreachableError(

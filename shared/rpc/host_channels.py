@@ -5,14 +5,16 @@ from __future__ import annotations
 import threading
 
 from shared.rpc.host_channel import HostChannel
+from shared.rpc.security import PLAIN, ClientSecurity
 
 
 class HostChannels:
     """Hands out the one channel to each target; safe to use from several threads."""
 
-    def __init__(self, instance: str) -> None:
-        """`instance` is this process's id, which travels with every call."""
+    def __init__(self, instance: str, security: ClientSecurity = PLAIN) -> None:
+        """`instance` and `security` as HostChannel's, the same for all targets."""
         self._instance = instance
+        self._security = security
         self._lock = threading.Lock()  # guards the field below
         self._channels: dict[str, HostChannel] = {}
 
@@ -21,7 +23,9 @@ class HostChannels:
         with self._lock:
             channel = self._channels.get(target)
             if channel is None:
-                channel = self._channels[target] = HostChannel(target, self._instance)
+                channel = self._channels[target] = HostChannel(
+                    target, self._instance, self._security
+                )
             return channel
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""A gRPC server with health, reflection, error mapping and admission."""
+"""A gRPC server with health, reflection, error mapping, authorization and admission."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from grpc_reflection.v1alpha import reflection
 
 from shared.rpc import health
 from shared.rpc.admission import READ, START, STREAM, UNLIMITED, AdmissionInterceptor
+from shared.rpc.authorization import AuthorizationInterceptor
 from shared.rpc.channel import KEEPALIVE_MS
 from shared.rpc.errors import KtrdrError
-from shared.rpc.interceptors import Chain, ErrorInterceptor
+from shared.rpc.interceptors import Chain, ErrorInterceptor, MethodInterceptor
+from shared.rpc.security import OPEN, ServerSecurity
 from shared.rpc.symbols import MethodAwarePool
 from shared.rpc.via import ViaInterceptor
 
@@ -72,10 +74,16 @@ class RpcServer:
     """A synchronous gRPC server that owns its threads; `start` binds, `stop` joins."""
 
     def __init__(
-        self, services: Sequence[ServedService], address: str, limits: ServerLimits, instance: str
+        self,
+        services: Sequence[ServedService],
+        address: str,
+        limits: ServerLimits,
+        instance: str,
+        security: ServerSecurity = OPEN,
     ) -> None:
         """`instance` is this process's id: calls that have passed it before are refused."""
         self._address = address
+        self._credentials = security.credentials
         self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="rpc")
         classes = dict(_BASE_CLASSES)
         for service in services:
@@ -83,9 +91,13 @@ class RpcServer:
         admission = AdmissionInterceptor(
             classes, {READ: limits.read, STREAM: limits.stream, START: limits.start}
         )
+        # Without tokens nothing is looked at, and a call costs nothing more.
+        who: list[MethodInterceptor] = (
+            [AuthorizationInterceptor(security.tokens)] if security.tokens else []
+        )
         self._server = grpc.server(
             self._pool,
-            interceptors=[Chain(ErrorInterceptor(), ViaInterceptor(instance), admission)],
+            interceptors=[Chain(ErrorInterceptor(), *who, ViaInterceptor(instance), admission)],
             options=SERVER_OPTIONS,
             maximum_concurrent_rpcs=limits.threads * 32,
         )
@@ -93,7 +105,11 @@ class RpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for service in services:
             service.add(service.servicer, self._server)
-        names = [service.name for service in services]
+        if security.reflection:
+            self._describe([service.name for service in services])
+
+    def _describe(self, names: Sequence[str]) -> None:
+        """Serve reflection."""
         reflection.enable_server_reflection(
             [*names, health.SERVICE_NAME, reflection.SERVICE_NAME],
             self._server,
@@ -104,7 +120,10 @@ class RpcServer:
         """Take the port and return the real address; `start` serves. Raises AddressError."""
         host = self._address.rpartition(":")[0]
         try:
-            port = self._server.add_insecure_port(self._address)
+            if self._credentials is None:
+                port = self._server.add_insecure_port(self._address)
+            else:
+                port = self._server.add_secure_port(self._address, self._credentials)
         except RuntimeError as error:
             raise AddressError(
                 f"Cannot listen on {self._address}: the port is taken or the address is not "

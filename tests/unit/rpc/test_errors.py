@@ -22,6 +22,8 @@ CODES = {
     errors.UnavailableError: Code.UNAVAILABLE,
     errors.HostUnreachableError: Code.UNAVAILABLE,
     errors.HostNotConnectedError: Code.UNAVAILABLE,
+    errors.TokenNotSentError: Code.UNAVAILABLE,
+    errors.HostDeniedError: Code.UNAVAILABLE,
     errors.HostTimeoutError: Code.UNAVAILABLE,
     errors.WrongHostError: Code.UNAVAILABLE,
     errors.MalformedAnswerError: Code.UNAVAILABLE,
@@ -29,6 +31,9 @@ CODES = {
     errors.RefreshBusyError: Code.UNAVAILABLE,
     errors.StoreUnavailableError: Code.UNAVAILABLE,
     errors.ProcessStoppingError: Code.UNAVAILABLE,
+    errors.UnauthenticatedError: Code.UNAUTHENTICATED,
+    errors.PermissionDeniedError: Code.PERMISSION_DENIED,
+    errors.CredentialsError: Code.INTERNAL,
     errors.OperationCancelledError: Code.CANCELLED,
 }
 
