@@ -188,7 +188,7 @@ class ProcessSettings(BaseSettings):
     def _keys_fit_certificates(self) -> Self:
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError(
-                "KTRDR_TLS_CERT and KTRDR_TLS_KEY belong together; set the one that is missing"
+                "KTRDR_TLS_CERT and KTRDR_TLS_KEY belong together; set the missing one"
             )
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ValueError(

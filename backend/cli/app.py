@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -46,7 +47,10 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Train trading models and watch the work while it runs.",
-    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 cancelled, 4 backend unreachable, "
+    epilog="In the environment: KTRDR_BACKEND_ADDRESS; KTRDR_TLS_CA, whom to trust, for TLS; "
+    "KTRDR_TLS_CERT and KTRDR_TLS_KEY, if a certificate is asked for; KTRDR_TOKEN_FILE, the file "
+    "of your token. "
+    "Exit codes: 0 done, 1 failed, 2 usage, 3 cancelled, 4 backend unreachable, "
     "5 still running when a wait's time was up, 130 interrupted before that was known. "
     "Ctrl-C leaves a watch with 0; the work goes on.",
 )
@@ -78,4 +82,6 @@ def main(arguments: Sequence[str] | None = None, *, pace: Pace | None = None) ->
         arguments: What was typed after `ktrdr`; None: the process's own.
         pace: How time passes between looks; tests pass their own.
     """
+    # gRPC's own account of a failed handshake; the command's is a sentence.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     app(None if arguments is None else list(arguments), prog_name="ktrdr", obj=pace or Pace())

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-import grpc
 from google.protobuf import duration_pb2
 from google.protobuf.message import Message
 
-from backend.cli.rpc_errors import explain
+from backend.cli.connection import Connection
 from ktrdr.operations.v1 import operation_pb2, operations_service_pb2, operations_service_pb2_grpc
 from ktrdr.training.v1 import (
     model_pb2,
@@ -19,7 +18,6 @@ from ktrdr.training.v1 import (
     training_service_pb2,
     training_service_pb2_grpc,
 )
-from shared.rpc.channel import open_channel
 
 DEADLINE = 10.0
 """Seconds within which a call must be answered."""
@@ -41,11 +39,13 @@ class Backend:
     """The backend at one address; every method raises RpcFailedError."""
 
     def __init__(self, address: str) -> None:
+        """Raises CommandError if certificates or token of the environment cannot be used."""
         self.address = address
-        self._channel = open_channel(address)
-        self._operations = operations_service_pb2_grpc.OperationsServiceStub(self._channel)
-        self._training = training_service_pb2_grpc.TrainingServiceStub(self._channel)
-        self._models = models_service_pb2_grpc.ModelsServiceStub(self._channel)
+        self._connection = Connection(address)
+        channel = self._connection.channel
+        self._operations = operations_service_pb2_grpc.OperationsServiceStub(channel)
+        self._training = training_service_pb2_grpc.TrainingServiceStub(channel)
+        self._models = models_service_pb2_grpc.ModelsServiceStub(channel)
 
     def __enter__(self) -> Self:
         """Use the connection in a with statement, which closes it."""
@@ -58,7 +58,7 @@ class Backend:
         trace: TracebackType | None,
     ) -> None:
         """Close the connection."""
-        self._channel.close()
+        self._connection.channel.close()
 
     def start_training(
         self, request: training_service_pb2.StartTrainingRequest
@@ -180,7 +180,4 @@ class Backend:
     def _call(
         self, method: Callable[..., Any], request: Message, deadline: float = DEADLINE
     ) -> Any:
-        try:
-            return method(request, timeout=deadline)
-        except grpc.RpcError as error:
-            raise explain(error, self.address, deadline) from error
+        return self._connection.call(method, request, deadline)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import grpc
-
 from backend.cli.client import START_DEADLINE, Backend
 from backend.cli.failures import CommandError
-from backend.cli.rpc_errors import explain
 from ktrdr.marketdata.v1 import bar_pb2, market_data_service_pb2, market_data_service_pb2_grpc
 from ktrdr.operations.v1 import operation_pb2
 
@@ -21,7 +18,9 @@ class MarketDataBackend(Backend):
 
     def __init__(self, address: str) -> None:
         super().__init__(address)
-        self._market_data = market_data_service_pb2_grpc.MarketDataServiceStub(self._channel)
+        self._market_data = market_data_service_pb2_grpc.MarketDataServiceStub(
+            self._connection.channel
+        )
 
     def start_data_load(
         self, request: market_data_service_pb2.StartDataLoadRequest
@@ -40,11 +39,10 @@ class MarketDataBackend(Backend):
         They are kept until the last has come: printing them meanwhile would make
         the backend wait for the reader of the output.
         """
-        try:
-            replies = self._market_data.ReadBars(request, timeout=READ_DEADLINE)
-            chunks = tuple(reply.chunk for reply in replies)
-        except grpc.RpcError as error:
-            raise explain(error, self.address, READ_DEADLINE) from error
+        replies = self._connection.call(
+            self._market_data.ReadBars, request, READ_DEADLINE, read=tuple
+        )
+        chunks = tuple(reply.chunk for reply in replies)
         if not all(map(_is_whole, chunks)):
             raise CommandError(
                 f"the backend at {self.address} sent bars with values missing.",

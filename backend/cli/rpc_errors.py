@@ -7,22 +7,31 @@ import grpc
 from backend.cli.failures import ExitCode, RpcFailedError
 from backend.cli.options import ADDRESS_VARIABLE
 from shared.rpc.failed_call import FailedCall, read_failed_call
+from shared.rpc.handshake import handshake_problem
 
 _EXIT_CODES = {
     "INVALID_ARGUMENT": ExitCode.USAGE,
     "NOT_FOUND": ExitCode.USAGE,
     "ALREADY_EXISTS": ExitCode.USAGE,
     "OUT_OF_RANGE": ExitCode.USAGE,
+    "UNAUTHENTICATED": ExitCode.USAGE,
+    "PERMISSION_DENIED": ExitCode.USAGE,
     "UNAVAILABLE": ExitCode.UNREACHABLE,
     "DEADLINE_EXCEEDED": ExitCode.UNREACHABLE,
 }
 
 
-def explain(error: grpc.RpcError, address: str, deadline: float) -> RpcFailedError:
-    """The command's error for a failed call to the server at `address`."""
+def explain(
+    error: grpc.RpcError, address: str, deadline: float, *, encrypted: bool = False
+) -> RpcFailedError:
+    """The command's error for a failed call to the server at `address`, over TLS or not."""
     failed = read_failed_call(error)
     if failed.reason or failed.violations:
         return _answered(failed)
+    if failed.never_connected:
+        problem = handshake_problem(failed.message, encrypted=encrypted)
+        if problem:
+            return _not_connected(problem, address)
     return _unanswered(failed.code.name, failed.message, address, deadline)
 
 
@@ -44,6 +53,15 @@ def _answered(failed: FailedCall) -> RpcFailedError:
         exit_code=_EXIT_CODES.get(status, ExitCode.FAILED),
         details=[f"{violation.field}: {violation.description}" for violation in failed.violations],
         hint=hint,
+    )
+
+
+def _not_connected(problem: str, address: str) -> RpcFailedError:
+    """Somebody is there, but no connection came about."""
+    return RpcFailedError(
+        f"no connection to {address}: {problem}",
+        status="UNAVAILABLE",
+        exit_code=ExitCode.UNREACHABLE,
     )
 
 

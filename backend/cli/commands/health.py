@@ -24,20 +24,15 @@ def health(
 
     Exit code 0: it serves, 1: it does not, 4: it cannot be reached.
     """
-    import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+    from backend.cli.connection import Connection
     from backend.cli.documents import print_document
-    from backend.cli.rpc_errors import explain
-    from shared.rpc.channel import open_channel
 
     request = health_pb2.HealthCheckRequest(service=service)
-    with open_channel(backend) as channel:
-        stub: Any = health_pb2_grpc.HealthStub(channel)
-        try:
-            answer = stub.Check(request, timeout=DEADLINE)
-        except grpc.RpcError as error:
-            raise explain(error, backend, DEADLINE) from error
+    with Connection(backend) as connection:
+        stub: Any = health_pb2_grpc.HealthStub(connection.channel)
+        answer = connection.call(stub.Check, request, DEADLINE)
     serves = answer.status == answer.SERVING
     if output is Format.JSON:
         print_document(answer)
