@@ -13,7 +13,10 @@ BREAKING_AGAINST ?= $(shell [ "$$(git rev-parse HEAD)" = "$$(git rev-parse --ver
 	&& [ -z "$$(git status --porcelain -- protos buf.yaml)" ] \
 	&& git rev-parse --verify -q HEAD~1 || git rev-parse --verify -q main || echo HEAD)
 
-.PHONY: help setup demo demo-hosts demo-data test lint format protos protos-check bench lock clean
+# make demo-hosts TLS=1: the demos over TLS, with tokens.
+SECURED := $(if $(TLS),--tls)
+
+.PHONY: help setup demo demo-hosts demo-data dev-certs test lint format protos protos-check bench lock clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -29,13 +32,16 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 demo: setup ## Train a strategy on real IBM and GOOG prices and watch it
-	@$(BIN)/python -m backend.demo
+	@$(BIN)/python -m backend.demo $(SECURED)
 
-demo-hosts: setup ## The same on a training host, a process of its own
-	@$(BIN)/python -m backend.demo --hosts
+demo-hosts: setup ## The same on a training host, a process of its own; TLS=1 secures any demo
+	@$(BIN)/python -m backend.demo --hosts $(SECURED)
 
 demo-data: setup ## First load the prices, from a simulated IB gateway
-	@$(BIN)/python -m backend.demo --data
+	@$(BIN)/python -m backend.demo --data $(SECURED)
+
+dev-certs: setup ## Make throw-away certificates and tokens in .ktrdr-certs, to try them out
+	@$(BIN)/python -m backend.dev_certs
 
 test: setup ## Run the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
@@ -77,4 +83,4 @@ lock: ## Rewrite constraints.txt from what .venv holds
 		$(BIN)/python -m pip freeze --exclude-editable --exclude ktrdr | sed 's/^torch==.*/torch==2.13.0/'; } > constraints.txt
 
 clean: ## Remove what was built, not .venv
-	rm -rf .ktrdr-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist
+	rm -rf .ktrdr-demo .ktrdr-certs .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .coverage.* dist

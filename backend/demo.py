@@ -4,8 +4,9 @@ Starts `python -m backend` on a free port, trains the demo strategy on real IBM
 and GOOG daily prices, and stops what it has started, however it goes. With
 `--hosts` the training runs in `python -m training_host`, another process. With
 `--data` the prices are first loaded by `python -m ib_host` from a simulated IB
-gateway, shown, and trained on. Models, the picture and the logs stay in
-`.ktrdr-demo`.
+gateway, shown, and trained on. With `--tls` all of them talk over TLS, show each
+other certificates, and let in who has a token. Models, the picture and the logs
+stay in `.ktrdr-demo`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
@@ -38,6 +39,27 @@ class DemoError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class Guard:
+    """What stands before the processes, in variables."""
+
+    processes: Mapping[str, str] = field(default_factory=dict)
+    command: Mapping[str, str] = field(default_factory=dict)
+
+
+NOBODY = Guard()
+"""Plaintext; everybody is let in."""
+
+
+def tls_guard(home: Path) -> Guard:
+    """TLS on both sides and tokens, made for this run."""
+    from backend.dev_certs import make_dev_certs
+
+    made = make_dev_certs(home / "certs")
+    print(f"TLS is on; certificates and tokens are in {_short(made.folder)}.", flush=True)
+    return Guard(made.mutual_process, made.mutual_client)
+
+
+@dataclass(frozen=True, slots=True)
 class Running:
     """One of our programs, ready for calls."""
 
@@ -46,7 +68,9 @@ class Running:
 
 
 @contextmanager
-def running(name: str, home: Path, log: Path, **settings: str) -> Iterator[Running]:
+def running(
+    name: str, home: Path, log: Path, guard: Guard = NOBODY, /, **settings: str
+) -> Iterator[Running]:
     """Run `python -m {name}` until the end of the block, on a free port unless told otherwise.
 
     Its files are in `home`; what it logs is added to `log`. Raises DemoError if it
@@ -60,6 +84,7 @@ def running(name: str, home: Path, log: Path, **settings: str) -> Iterator[Runni
                 **_clean_environment(),
                 "KTRDR_HOME": str(home),
                 f"KTRDR_{name.upper()}_ADDRESS": "127.0.0.1:0",
+                **guard.processes,
                 **settings,
             },
             stdout=subprocess.PIPE,
@@ -74,41 +99,49 @@ def running(name: str, home: Path, log: Path, **settings: str) -> Iterator[Runni
 
 
 @contextmanager
-def running_backend(home: Path) -> Iterator[str]:
+def running_backend(home: Path, guard: Guard = NOBODY) -> Iterator[str]:
     """Run a backend whose files are in `home`; give its address, stop it at the end."""
-    with running("backend", home, home / "backend.log") as backend:
+    with running("backend", home, home / "backend.log", guard) as backend:
         yield backend.address
 
 
 @contextmanager
-def running_on_a_host(home: Path) -> Iterator[str]:
+def running_on_a_host(home: Path, guard: Guard = NOBODY) -> Iterator[str]:
     """Run a training host, and a backend that trains on it; give the backend's address."""
-    with running("training_host", home / "training_host", home / "training_host.log") as host:
+    log = home / "training_host.log"
+    with running("training_host", home / "training_host", log, guard) as host:
         print(f"A training host is running on {host.address}.", flush=True)
         on_host = {"KTRDR_TRAINING_MODE": "host", "TRAINING_HOST_SERVICE_URL": host.address}
-        with running("backend", home / "backend", home / "backend.log", **on_host) as backend:
+        with _backend(home, guard, on_host) as backend:
             yield backend.address
 
 
 @contextmanager
-def running_on_ib(home: Path) -> Iterator[str]:
+def running_on_ib(home: Path, guard: Guard = NOBODY) -> Iterator[str]:
     """Run an IB host with a simulated gateway, and a backend that has its bars from there.
 
     Give the backend's address.
     """
     simulated = {"KTRDR_IB_GATEWAY": "simulator"}
-    with running("ib_host", home / "ib_host", home / "ib_host.log", **simulated) as host:
+    with running("ib_host", home / "ib_host", home / "ib_host.log", guard, **simulated) as host:
         print(f"An IB host with a simulated gateway is running on {host.address}.", flush=True)
         on_host = {"KTRDR_DATA_SOURCE": "ib", "IB_HOST_SERVICE_URL": host.address}
-        with running("backend", home / "backend", home / "backend.log", **on_host) as backend:
+        with _backend(home, guard, on_host) as backend:
             yield backend.address
+
+
+def _backend(
+    home: Path, guard: Guard, settings: Mapping[str, str]
+) -> AbstractContextManager[Running]:
+    """A backend whose files are in a folder of its own."""
+    return running("backend", home / "backend", home / "backend.log", guard, **settings)
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One of the demos there are."""
 
-    serving: Callable[[Path], AbstractContextManager[str]]
+    serving: Callable[[Path, Guard], AbstractContextManager[str]]
     """Runs its processes, with files in a folder; gives the backend's address."""
     who: str
     """What is stopped at its end."""
@@ -158,30 +191,32 @@ def _stop(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
-def ktrdr(*arguments: str, address: str) -> int:
+def ktrdr(*arguments: str, address: str, guard: Guard = NOBODY) -> int:
     """Print and run a `ktrdr` command; return its exit code."""
     command = [*arguments, "--backend", address]
     print("$ " + " ".join(["ktrdr", *command]), flush=True)
     program = str(Path(sys.executable).with_name("ktrdr"))
     return subprocess.run(  # noqa: S603  # our own program
-        [program, *command], cwd=ROOT, env=_clean_environment(), check=False
+        [program, *command], cwd=ROOT, env={**_clean_environment(), **guard.command}, check=False
     ).returncode
 
 
-def load(address: str) -> int:
+def load(address: str, guard: Guard) -> int:
     """Load prices and show some of them through the command; return its exit code."""
-    return ktrdr("data", "load", "IBM,GOOG", "1d", address=address) or ktrdr(
-        *("data", "show", "IBM", "1d", "--start-date", DATE, "--limit", "10"), address=address
+    show = ("data", "show", "IBM", "1d", "--start-date", DATE, "--limit", "10")
+    return ktrdr("data", "load", "IBM,GOOG", "1d", address=address, guard=guard) or ktrdr(
+        *show, address=address, guard=guard
     )
 
 
-def train(address: str, home: Path) -> int:
+def train(address: str, home: Path, guard: Guard) -> int:
     """Train the demo strategy through the command; return its exit code."""
     return ktrdr(
         *("models", "train", "--strategy", str(STRATEGY)),
         *("--symbols", "IBM,GOOG", "--timeframes", "1d"),
         *("--seed", "42", "--plot", str(home / "training.png")),
         address=address,
+        guard=guard,
     )
 
 
@@ -209,7 +244,7 @@ def _print_whereabouts(home: Path, stopped: str) -> None:
     print(f"Logs and picture are in {_short(home)}.")
 
 
-def main(home: Path | None = None, *, kind: Kind = PLAIN) -> int:
+def main(home: Path | None = None, *, kind: Kind = PLAIN, tls: bool = False) -> int:
     """Run the demo; return the exit code of the first command that fails, else 0.
 
     Its files go to `home`, a folder of the caller's, or to `.ktrdr-demo`, which
@@ -222,12 +257,14 @@ def main(home: Path | None = None, *, kind: Kind = PLAIN) -> int:
         shutil.rmtree(home, ignore_errors=True)
         home.mkdir()
     try:
-        with kind.serving(home) as address:
+        guard = tls_guard(home) if tls else NOBODY
+        with kind.serving(home, guard) as address:
             print(
                 f"A backend is running on {address} (log: {_short(home / 'backend.log')}).",
                 flush=True,
             )
-            code = (load(address) if kind.loads else 0) or train(address, home)
+            code = load(address, guard) if kind.loads else 0
+            code = code or train(address, home, guard)
     except DemoError as error:
         print(error, file=sys.stderr)
         return 1
@@ -257,7 +294,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         const=DATA,
         help="first load the prices, through an IB host with a simulated gateway",
     )
-    return main(kind=parser.parse_args(arguments).kind)
+    parser.add_argument("--tls", action="store_true", help="over TLS, with tokens")
+    asked = parser.parse_args(arguments)
+    return main(kind=asked.kind, tls=asked.tls)
 
 
 if __name__ == "__main__":
