@@ -13,6 +13,8 @@ from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import StringValue
 from google.rpc import status_pb2
 
+from shared.rpc.channel import open_channel
+from shared.rpc.security import OPEN, PLAIN, ClientSecurity, ServerSecurity
 from shared.rpc.server import RpcServer, ServedService, ServerLimits
 from shared.rpc.status import DETAILS_KEY
 
@@ -149,12 +151,17 @@ def service_of(
 
 
 @contextmanager
-def served(services: Sequence[ServedService], limits: ServerLimits | None = None) -> Iterator[Wire]:
-    """Serve on a free port for as long as the block runs."""
-    server = RpcServer(services, LOOPBACK, limits or ServerLimits(), "probe")
+def served(
+    services: Sequence[ServedService],
+    limits: ServerLimits | None = None,
+    security: ServerSecurity = OPEN,
+    client: ClientSecurity = PLAIN,
+) -> Iterator[Wire]:
+    """Serve on a free port for as long as the block runs; `client` is how the channel connects."""
+    server = RpcServer(services, LOOPBACK, limits or ServerLimits(), "probe", security)
     address = server.bind()
     server.start()
-    channel = grpc.insecure_channel(address, options=(("grpc.enable_http_proxy", 0),))
+    channel = open_channel(address, client)
     try:
         yield Wire(server, address, channel)
     finally:
