@@ -106,6 +106,12 @@ def test_a_home_with_a_tilde_is_the_users(monkeypatch: pytest.MonkeyPatch) -> No
         ("KTRDR_TRAINING_QUEUE", "-1", "greater than or equal to 0"),
         ("KTRDR_TRAINING_MODE", "remote", "'local' or 'host'"),
         ("KTRDR_TRAINING_MODE", "", "'local' or 'host'"),
+        ("KTRDR_TLS_CERT", "", "must name a file"),
+        ("KTRDR_TLS_CA", "", "must name a file"),
+        ("KTRDR_TOKENS_FILE", "", "must name a file"),
+        ("KTRDR_TOKEN_FILE", "", "must name a file"),
+        ("KTRDR_INSECURE", "perhaps", "valid boolean"),
+        ("KTRDR_REFLECTION", "maybe", "valid boolean"),
         ("TRAINING_HOST_SERVICE_URL", "", "must be host:port"),
         ("TRAINING_HOST_SERVICE_URL", "trainer", "must be host:port"),
         ("TRAINING_HOST_SERVICE_URL", "http://trainer:50052", "must be host:port"),
@@ -138,6 +144,51 @@ def test_variables_that_do_not_fit_each_other_are_one_line(
     assert complaint(monkeypatch, {"KTRDR_DATA_SOURCE": "csv"}) == (
         "KTRDR_DATA_SOURCE=csv needs KTRDR_CSV_FOLDER to name a folder that is there (got None)"
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "complaints"),
+    [
+        (("KTRDR_TLS_CERT",), "KTRDR_TLS_CERT and KTRDR_TLS_KEY belong together"),
+        (("KTRDR_TLS_KEY",), "KTRDR_TLS_CERT and KTRDR_TLS_KEY belong together"),
+        (("KTRDR_TLS_CLIENT_CA",), "set KTRDR_TLS_CERT and KTRDR_TLS_KEY as well"),
+    ],
+)
+def test_half_of_what_tls_needs_is_refused(
+    monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], complaints: str
+) -> None:
+    assert complaints in complaint(monkeypatch, dict.fromkeys(names, "/etc/some.pem"))
+
+
+@pytest.mark.parametrize(("value", "expected"), [("off", False), ("0", False), ("on", True)])
+def test_reflection_is_turned_on_and_off(
+    monkeypatch: pytest.MonkeyPatch, value: str, expected: bool
+) -> None:
+    assert expected is loaded(monkeypatch, {"KTRDR_REFLECTION": value}).reflection
+
+
+def test_files_may_lie_in_the_users_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    settings = loaded(monkeypatch, {"KTRDR_TOKENS_FILE": "~/tokens"})
+    assert settings.tokens_file == Path("/home/somebody/tokens")
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, ()),
+        ({"KTRDR_TRAINING_MODE": "host"}, ("127.0.0.1:50052",)),
+        ({"KTRDR_DATA_SOURCE": "ib"}, ("127.0.0.1:50053",)),
+        (
+            {"KTRDR_TRAINING_MODE": "host", "KTRDR_DATA_SOURCE": "ib"},
+            ("127.0.0.1:50052", "127.0.0.1:50053"),
+        ),
+    ],
+)
+def test_the_hosts_that_are_called_are_those_that_work(
+    monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str], expected: tuple[str, ...]
+) -> None:
+    assert expected == loaded(monkeypatch, environment).called
 
 
 @pytest.mark.parametrize("case", ["ktrdr_read_limit", "Ktrdr_Read_Limit"])
