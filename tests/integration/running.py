@@ -31,6 +31,8 @@ from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
 from shared.process import stop
+from shared.rpc.channel import open_channel
+from shared.rpc.security import PLAIN, ClientSecurity
 from tests.support.scripted_work import ScriptedOperations
 
 STRATEGIES = Path(__file__).parents[2] / "strategies"
@@ -132,12 +134,13 @@ def running_backend(
     provider: ReadableProvider | None = None,
     store: OperationStore | None = None,
     instance: Instance | None = None,
+    client: ClientSecurity = PLAIN,
     **settings: Any,
 ) -> Iterator[RunningBackend]:
     """Serve a backend on a free port; settings by name, `cache_ttl` included.
 
     Bars come from `provider` in place of the one that the settings name, records
-    are in `store`, else in memory.
+    are in `store`, else in memory. `client` is how the stubs connect.
     """
     values: Mapping[str, Any] = {
         "backend_address": "127.0.0.1:0",
@@ -156,7 +159,7 @@ def running_backend(
     backend.operations.advertise(address)
     backend.operations.recover()
     backend.server.start()
-    with grpc.insecure_channel(address) as channel:
+    with open_channel(address, client) as channel:
         running = RunningBackend(
             backend=backend,
             address=address,

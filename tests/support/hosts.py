@@ -31,6 +31,7 @@ from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
 from shared.process import stop
 from shared.rpc.admission import START, UNLIMITED
+from shared.rpc.security import OPEN, ServerSecurity
 from shared.rpc.server import RpcServer, ServedService, ServerLimits
 from shared.training.launcher import TrainingOrder
 from shared.training.model_store import ModelStore
@@ -110,6 +111,7 @@ class ScriptedHost:
         wait_slots: int = 16,
         limits: ServerLimits | None = None,
         clock: Clock | None = None,
+        security: ServerSecurity = OPEN,
     ) -> None:
         self.instance = instance or new_instance()
         self.works: dict[str, ScriptedWork] = {}
@@ -125,7 +127,7 @@ class ScriptedHost:
         self.models = ModelStore(home / "models")
         self.servicer = CountingServicer(self.operations, clock)
         self.server = RpcServer(
-            self._services(clock), address, limits or ServerLimits(), self.instance.id
+            self._services(clock), address, limits or ServerLimits(), self.instance.id, security
         )
         self.address = self.server.bind()
         self.operations.advertise(self.address)
