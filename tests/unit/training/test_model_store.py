@@ -1,3 +1,5 @@
+import os
+import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -108,6 +110,51 @@ def test_nothing_is_pickled(store: ModelStore, trained: Trained) -> None:
 
     assert {"model.json", "strategy.yaml", "weights.safetensors"} == set(files)
     assert not any(content.startswith((b"\x80", b"PK")) for content in files.values())
+
+
+class Bomb:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.system, (f"touch {self._mark}",)
+
+
+def test_the_bomb_would_go_off(tmp_path: Path) -> None:
+    mark = tmp_path / "went-off"
+    pickle.loads(pickle.dumps(Bomb(mark)))  # noqa: S301  # to show that it is a danger
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "model.json", "strategy.yaml"])
+@pytest.mark.parametrize("kind", ["pickle", "torch"])
+def test_a_pickle_in_place_of_a_models_file_is_refused_and_does_not_run(
+    store: ModelStore, trained: Trained, tmp_path: Path, name: str, kind: str
+) -> None:
+    saved, mark = store.save(trained()), tmp_path / "went-off"
+    if kind == "pickle":
+        (saved.path / name).write_bytes(pickle.dumps(Bomb(mark)))
+    else:
+        torch.save({"weights": Bomb(mark)}, saved.path / name)
+
+    with pytest.raises(ModelUnreadableError, match="cannot be read"):
+        store.load(saved.name)
+
+    assert not mark.exists()
+
+
+def test_a_pickle_beside_a_models_files_is_left_alone(
+    store: ModelStore, trained: Trained, tmp_path: Path
+) -> None:
+    saved, mark = store.save(trained()), tmp_path / "went-off"
+    for name in ("weights.pt", "pytorch_model.bin", "scaler.pkl", "__init__.py"):
+        (saved.path / name).write_bytes(pickle.dumps(Bomb(mark)))
+
+    store.load(saved.name)
+
+    assert not mark.exists()
 
 
 def test_versions_count_up(store: ModelStore, trained: Trained) -> None:
