@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,8 +31,9 @@ def run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fake_time: FakeTime
 ) -> Run:
     """Run `ktrdr` with arguments, against nobody unless they name a backend."""
-    for name in ("KTRDR_BACKEND_ADDRESS", "COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE"):
-        monkeypatch.delenv(name, raising=False)
+    for name in list(os.environ):
+        if name.startswith("KTRDR_") or name in {"COLUMNS", "FORCE_COLOR", "TTY_COMPATIBLE"}:
+            monkeypatch.delenv(name)
     pace = Pace(pause=fake_time.pause, monotonic=fake_time.monotonic)
 
     def run(*arguments: str) -> Outcome:
