@@ -159,25 +159,44 @@ def test_who_says_that_it_is_insecure_is_believed_and_warned(process: str, tmp_p
 # ---------------------------------------------------------------------------- the demo
 
 
+DEMO = """
+import sys, pathlib, backend.demo
+sys.exit(backend.demo.main(pathlib.Path(sys.argv[1]), kind=backend.demo.HOSTS, tls=True))
+"""
+
+
+@pytest.mark.parametrize("target", ["demo", "demo-hosts", "demo-data"])
+def test_make_runs_any_demo_over_tls_if_it_is_told_to(target: str) -> None:
+    for given, expected in (("TLS=1", True), ("TLS=", False)):
+        done = subprocess.run(
+            ["make", "--dry-run", target, given],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        (command,) = [line for line in done.stdout.splitlines() if "backend.demo" in line]
+        assert expected == command.endswith(" --tls")
+
+
 @pytest.mark.slow
-def test_make_demo_hosts_runs_over_tls_with_tokens() -> None:
+def test_the_demo_on_a_host_runs_over_tls_with_tokens(tmp_path: Path) -> None:
     done = subprocess.run(
-        ["make", "demo-hosts", "TLS=1"],
+        [sys.executable, "-c", DEMO, str(tmp_path)],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
         timeout=110,
     )
-    home = ROOT / ".ktrdr-demo"
-    certs, log = home / "certs", (home / "backend.log").read_text()
+    log = (tmp_path / "backend.log").read_text()
 
     assert 0 == done.returncode, done.stdout + done.stderr
-    assert "TLS is on; certificates and tokens are in .ktrdr-demo/certs." in done.stdout
+    assert f"TLS is on; certificates and tokens are in {tmp_path / 'certs'}." in done.stdout
     assert "baseline" in done.stdout
     assert "Registered remote stub" in log
-    assert "Registered local bridge" in (home / "training_host.log").read_text()
+    assert "Registered local bridge" in (tmp_path / "training_host.log").read_text()
     for scope in ("read", "write"):
-        token = (certs / f"{scope}.token").read_text().strip()
+        token = (tmp_path / "certs" / f"{scope}.token").read_text().strip()
         assert token not in done.stdout + done.stderr + log
-    assert [] == processes_with_home(home)
+    assert [] == processes_with_home(tmp_path)
