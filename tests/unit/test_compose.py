@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from backend.settings import BackendSettings
 from ib_host.settings import SIMULATOR, IbHostSettings
 from shared import process
 from shared.rpc import server
-from shared.settings import ProcessSettings, load_settings
+from shared.settings import ProcessSettings, SettingsError, load_settings
 from tests.support.dockerfile import pip_install, read_images
 from tests.support.programs import ROOT, Programs
 from training_host.settings import TrainingHostSettings
@@ -100,6 +101,20 @@ def test_each_variable_is_one_the_process_reads_and_can_use(
     for name, value in ours.items():
         monkeypatch.setenv(name, value)
     load_settings(SETTINGS[service])
+
+
+@each_service
+@pytest.mark.parametrize("said", [True, False])
+def test_each_process_listens_to_its_network_because_it_is_told_to(
+    service: str, said: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in variables(SETTINGS[service]):
+        monkeypatch.delenv(name, raising=False)
+    address = SERVICES[service]["environment"][LISTENS[service]]
+    if said:
+        monkeypatch.setenv("KTRDR_INSECURE", SERVICES[service]["environment"]["KTRDR_INSECURE"])
+    with nullcontext() if said else pytest.raises(SettingsError, match="other machines"):
+        process.server_security(load_settings(SETTINGS[service]), LISTENS[service], address)
 
 
 @each_service
