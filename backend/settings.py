@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 
 from shared.settings import (
     Address,
-    CallerSettings,
     DataSettings,
     Folder,
     Target,
@@ -17,7 +16,7 @@ from shared.settings import (
 )
 
 
-class BackendSettings(TrainingSettings, DataSettings, CallerSettings):
+class BackendSettings(TrainingSettings, DataSettings):
     """What the backend reads from its environment."""
 
     backend_address: Address = "127.0.0.1:50051"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
-from shared.settings import Address, CallerSettings, DataSettings
+from shared.settings import Address, DataSettings
 
 SIMULATOR = "simulator"
 """Instead of an address: the gateway that needs no account."""
@@ -19,7 +19,7 @@ def _or_simulator(value: object, address: ValidatorFunctionWrapHandler) -> objec
         raise ValueError("must be host:port or simulator, such as 127.0.0.1:4002") from error
 
 
-class IbHostSettings(DataSettings, CallerSettings):
+class IbHostSettings(DataSettings):
     """What the IB host reads from its environment."""
 
     ib_host_address: Address = "127.0.0.1:50053"

@@ -33,7 +33,7 @@ from shared.rpc.security import (
 )
 from shared.rpc.server import RpcServer, ServerLimits
 from shared.rpc.tokens import read_token, read_tokens
-from shared.settings import CallerSettings, ProcessSettings, SettingsError
+from shared.settings import ProcessSettings, SettingsError
 
 logger = logging.getLogger("ktrdr.process")
 
@@ -118,7 +118,7 @@ def server_security(settings: ProcessSettings, variable: str, address: str) -> S
     )
 
 
-def client_security(settings: CallerSettings, targets: Iterable[str]) -> ClientSecurity:
+def client_security(settings: ProcessSettings, targets: Iterable[str]) -> ClientSecurity:
     """What the settings say about calls to other processes, those at `targets` and others.
 
     Raises CredentialsError if a file cannot be used, TokenNotSentError if one of

@@ -178,6 +178,12 @@ class ProcessSettings(BaseSettings):
     tokens_file: File | None = None
     """File of the tokens that may call, a line `name scope token` each; unset: nobody needs one."""
 
+    tls_ca: File | None = None
+    """PEM file of the authorities whose processes are called; unset: calls are in plaintext."""
+
+    token_file: File | None = None
+    """File of the token to show to the processes that are called."""
+
     insecure: bool = False
     """Whether to listen to other machines without TLS and tokens, and to send tokens openly."""
 
@@ -211,16 +217,6 @@ class ProcessSettings(BaseSettings):
     def state_dir(self) -> Path:
         """Where a process keeps who it is."""
         return self.home / "state"
-
-
-class CallerSettings(ProcessSettings):
-    """What a process that calls others reads besides."""
-
-    tls_ca: File | None = None
-    """PEM file of the authorities that the called processes are trusted by; unset: plaintext."""
-
-    token_file: File | None = None
-    """File of the token to show to the called processes."""
 
 
 class DataSettings(ProcessSettings):

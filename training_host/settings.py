@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from shared.settings import Address, CallerSettings, TrainingSettings
+from shared.settings import Address, TrainingSettings
 
 
-class TrainingHostSettings(TrainingSettings, CallerSettings):
+class TrainingHostSettings(TrainingSettings):
     """What the training host reads from its environment."""
 
     training_host_address: Address = "127.0.0.1:50052"

@@ -17,7 +17,7 @@ from shared.operations.service import OperationsService
 from shared.process import client_security
 from shared.rpc.errors import KtrdrError
 from shared.rpc.security import ClientSecurity
-from shared.settings import CallerSettings
+from shared.settings import ProcessSettings
 from tests.integration.hosted import backend_on, let_end
 from tests.integration.running import SMALL, RunningBackend
 from tests.support.certificates import (
@@ -130,7 +130,7 @@ def test_no_token_is_ever_said(
 
 def test_what_holds_a_token_does_not_show_it(tmp_path: Path) -> None:
     heard = Heard()
-    settings = CallerSettings(home=tmp_path, token_file=token_file(tmp_path))
+    settings = ProcessSettings(home=tmp_path, token_file=token_file(tmp_path))
     security = client_security(settings, [])
     for what in (security, security.token, ClientSecurity(token=lambda: WRITE), settings):
         heard.note(what)
@@ -139,6 +139,6 @@ def test_what_holds_a_token_does_not_show_it(tmp_path: Path) -> None:
     heard.note(caught.value)
     for swapped in (Path(WRITE), tmp_path / WRITE):
         with pytest.raises(KtrdrError) as caught:
-            client_security(CallerSettings(home=tmp_path, token_file=swapped), [])
+            client_security(ProcessSettings(home=tmp_path, token_file=swapped), [])
         heard.note(caught.value)
     assert set() == heard.secrets()

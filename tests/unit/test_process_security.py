@@ -10,7 +10,7 @@ import pytest
 
 from shared.process import client_security, server_security
 from shared.rpc.errors import CredentialsError, TokenNotSentError
-from shared.settings import CallerSettings, ProcessSettings, SettingsError
+from shared.settings import ProcessSettings, SettingsError
 from tests.support.certificates import WRITE, Authority, settings_of, token_file, tokens_file
 
 ANYWHERE = ("0.0.0.0:50051", "[::]:50051", "10.0.0.1:0", "trainer.example.org:50051")
@@ -93,8 +93,8 @@ def test_a_file_that_is_not_there_stops_the_start(
 # ------------------------------------------------------------------------------- calls
 
 
-def caller(home: Path, **settings: Any) -> CallerSettings:
-    return CallerSettings(home=home, **settings)
+def caller(home: Path, **settings: Any) -> ProcessSettings:
+    return ProcessSettings(home=home, **settings)
 
 
 def test_without_settings_calls_are_plain(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from backend.dev_certs import DevCerts, make_dev_certs
 from shared.process import client_security, server_security
 from shared.rpc.certificates import CA, read_authorities, read_key_pair
 from shared.rpc.tokens import Scope, read_token, read_tokens
-from shared.settings import CallerSettings, load_settings
+from shared.settings import ProcessSettings, load_settings
 from tests.support.programs import ROOT
 
 
@@ -51,7 +51,7 @@ def test_a_process_with_its_variables_may_listen_to_everybody(
 ) -> None:
     for name, value in made.mutual_process.items():
         monkeypatch.setenv(name, value)
-    settings = load_settings(CallerSettings)
+    settings = load_settings(ProcessSettings)
     security = server_security(settings, "KTRDR_BACKEND_ADDRESS", "0.0.0.0:0")
     assert security.credentials is not None
     assert security.tokens is not None

@@ -18,6 +18,7 @@ from shared.rpc.errors import (
 )
 from shared.rpc.handshake import handshake_problem
 from shared.rpc.host_channel import HostChannel
+from shared.rpc.host_channels import HostChannels
 from shared.rpc.security import PLAIN, ClientSecurity, ServerSecurity
 from tests.support.certificates import (
     PAST,
@@ -80,6 +81,18 @@ def test_calls_go_over_tls_with_certificate_and_token(authority: Authority, toke
     with served(PROBES, security=guarded) as wire:
         security = called_with(authority, pair=authority.client, token=WRITE)
         assert [b"answer", b"answer", b"a", b"b"] == answers(wire.address, security)
+
+
+def test_the_channels_of_a_process_are_all_secured_alike(
+    authority: Authority, tokens: Path
+) -> None:
+    guarded = served_with(authority.server, tokens=tokens)
+    security = called_with(authority, token=WRITE)
+    with (
+        served(PROBES, security=guarded) as wire,
+        closing(HostChannels("me", security)) as channels,
+    ):
+        assert b"answer" == channels.to(wire.address).call(ProbeStub, "Ask", b"", TIMEOUT)
 
 
 def test_a_token_goes_without_tls_to_this_machine(tokens: Path) -> None:
