@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from shared.rpc.errors import PermissionDeniedError, UnauthenticatedError
 from shared.rpc.interceptors import Behaviour, Handler, MethodInterceptor, rebuilt
 from shared.rpc.security import AUTHORIZATION, BEARER
 from shared.rpc.tokens import Scope, Tokens
+
+logger = logging.getLogger("ktrdr.security")
 
 _SEND_ONE = (
     "Send `authorization: Bearer TOKEN` with every call; `ktrdr` and a backend that asks hosts "
@@ -118,6 +121,8 @@ class AuthorizationInterceptor(MethodInterceptor):
             raise TokenUnknownError
         if entry.scope < needed:
             raise WriteScopeNeededError(method, entry.name)
+        if needed is Scope.WRITE:
+            logger.info("%s called by %s", method, entry.name)
 
 
 def _token_in(context: grpc.ServicerContext) -> str:

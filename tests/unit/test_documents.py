@@ -397,6 +397,7 @@ def test_the_table_of_locks_names_every_lock() -> None:
 
 NEVER_ANSWERED = {
     "ADDRESS_UNUSABLE": "stops the start of a process, with a sentence",
+    "CREDENTIALS_UNUSABLE": "stops a start as well, or the command",
     "ILLEGAL_TRANSITION": "raised where a defect of ours would end an operation twice",
     "IB_NO_DATA": "the load goes on with the next request",
     "IB_NO_HEAD": "the load goes on without knowing when the bars begin",

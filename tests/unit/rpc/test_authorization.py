@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,15 @@ def test_a_token_of_scope_write_may_do_everything(wire: Wire) -> None:
     assert b"done" == call(wire, bearer(WRITE))
     stream = wire.channel.unary_stream(f"/{PROBE}/Stream")
     assert [b"a", b"b"] == list(stream(b"", timeout=TIMEOUT, metadata=bearer(WRITE)))
+
+
+def test_who_has_done_what_is_logged_by_name_and_reads_are_not(
+    wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ktrdr")
+    call(wire, bearer(WRITE))
+    reflected(wire, bearer(READ))
+    assert [f"/{PROBE}/Do called by writer"] == caplog.messages
 
 
 @pytest.mark.parametrize(
