@@ -156,16 +156,20 @@ class HostChannel:
 
     def _enter(self) -> _Connection:
         """The connection for one call; a new one in place of one that could not be made."""
+        seen, fresh = self._connection, None
+        if seen.failed and not self._closed:  # an unguarded look: files may be read for a new one
+            fresh = _Connection(self.target, self._security)
         with self._lock:
-            old = self._connection
-            if old.failed and not self._closed:
-                self._connection = _Connection(self.target, self._security)
-                self._old.add(old)
+            if fresh is not None and self._connection is seen and not self._closed:
+                self._connection, fresh = fresh, None
+                self._old.add(seen)
             connection = self._connection
             connection.calls += 1
-            unused = self._unused(old)
+            unused = self._unused(seen)
         if unused:
-            old.channel.close()
+            seen.channel.close()
+        if fresh is not None:
+            fresh.channel.close()  # another call was quicker
         return connection
 
     def _leave(self, connection: _Connection) -> None:

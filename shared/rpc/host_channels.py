@@ -20,13 +20,15 @@ class HostChannels:
 
     def to(self, target: str) -> HostChannel:
         """Return the channel to a target; it connects when first used."""
+        known = self._channels.get(target)  # an unguarded look: files may be read for a new one
+        if known is not None:
+            return known
+        made = HostChannel(target, self._instance, self._security)
         with self._lock:
-            channel = self._channels.get(target)
-            if channel is None:
-                channel = self._channels[target] = HostChannel(
-                    target, self._instance, self._security
-                )
-            return channel
+            channel = self._channels.setdefault(target, made)
+        if channel is not made:
+            made.close()  # another caller was quicker
+        return channel
 
     def close(self) -> None:
         """Close all of them; calls on their way end."""
