@@ -31,17 +31,11 @@ from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
-from shared.process import (
-    client_security,
-    guarded,
-    operations_service,
-    serve_until_stopped,
-    server_limits,
-    server_security,
-)
+from shared.process import guarded, operations_service, serve_until_stopped, server_limits
 from shared.rpc.admission import START, STREAM, UNLIMITED
 from shared.rpc.host_channels import HostChannels
 from shared.rpc.server import RpcServer, ServedService
+from shared.security import client_security, server_security
 from shared.settings import load_settings, require_training, usable_folder
 from shared.training.launcher import LocalTrainingLauncher
 from shared.training.model_store import ModelStore

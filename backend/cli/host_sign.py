@@ -46,6 +46,21 @@ _KINDS: Mapping[str, _Kind] = {
         "bring back",
         "Bring the instance that runs the operation, with its KTRDR_HOME, back to {at}.",
     ),
+    "HOST_DENIED": _Kind(
+        "DENIED",
+        "denies",
+        "mend token",
+        "Give the backend, in KTRDR_TOKEN_FILE, a token with scope write that {where} knows.",
+    ),
+    "TLS_HANDSHAKE_FAILED": _Kind(
+        "UNTRUSTED",
+        "untrusted",
+        "mend certificates",
+        "Put right the certificates of {where} or of the backend; the reason names the setting.",
+    ),
+    "TOKEN_NOT_SENT": _Kind(
+        "UNTRUSTED", "untrusted", "use TLS", "Set KTRDR_TLS_CA of the backend, and TLS at {where}."
+    ),
     "PROXY_LOOP": _Kind("WRONG", "wrong", *_MEND_ADDRESS),
     "MALFORMED_ANSWER": _Kind("MALFORMED", "garbled", *_MEND_ADDRESS),
     STORE_AWAY: _Kind(

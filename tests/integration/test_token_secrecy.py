@@ -14,9 +14,9 @@ from ktrdr.operations.v1 import operations_service_pb2 as pb
 from ktrdr.training.v1 import training_service_pb2 as training_pb
 from shared import reloading
 from shared.operations.service import OperationsService
-from shared.process import client_security
 from shared.rpc.errors import KtrdrError
 from shared.rpc.security import ClientSecurity
+from shared.security import client_security
 from shared.settings import ProcessSettings
 from tests.integration.hosted import backend_on, let_end
 from tests.integration.running import SMALL, RunningBackend

@@ -13,7 +13,7 @@ import yaml
 
 from backend.settings import BackendSettings
 from ib_host.settings import SIMULATOR, IbHostSettings
-from shared import process
+from shared import process, security
 from shared.rpc import server
 from shared.settings import ProcessSettings, SettingsError, load_settings
 from tests.support.dockerfile import pip_install, read_images
@@ -114,7 +114,7 @@ def test_each_process_listens_to_its_network_because_it_is_told_to(
     if said:
         monkeypatch.setenv("KTRDR_INSECURE", SERVICES[service]["environment"]["KTRDR_INSECURE"])
     with nullcontext() if said else pytest.raises(SettingsError, match="other machines"):
-        process.server_security(load_settings(SETTINGS[service]), LISTENS[service], address)
+        security.server_security(load_settings(SETTINGS[service]), LISTENS[service], address)
 
 
 @each_service

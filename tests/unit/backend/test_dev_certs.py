@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from backend.dev_certs import DevCerts, make_dev_certs
-from shared.process import client_security, server_security
 from shared.rpc.certificates import CA, read_authorities, read_key_pair
 from shared.rpc.tokens import Scope, read_token, read_tokens
+from shared.security import client_security, server_security
 from shared.settings import ProcessSettings, load_settings
 from tests.support.programs import ROOT
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from shared.process import client_security, server_security
 from shared.rpc.errors import CredentialsError, TokenNotSentError
+from shared.security import client_security, server_security
 from shared.settings import ProcessSettings, SettingsError
 from tests.support.certificates import WRITE, Authority, settings_of, token_file, tokens_file
 
