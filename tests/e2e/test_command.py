@@ -79,7 +79,7 @@ def test_a_detached_training_is_listed_cancelled_and_watched_to_exit_code_3(
 def test_what_has_ended_is_forgotten_by_command_and_its_model_stays(programs: Programs) -> None:
     programs.ktrdr(*TRAIN, "--request-id", "done")
     programs.ktrdr(*TRAIN, *LONG, "--request-id", "open", "--detach")
-    models = programs.ktrdr("models", "list", "--format", "json").stdout
+    models = json.loads(programs.ktrdr("models", "list", "--format", "json").stdout)
     deleted = programs.ktrdr("operations", "delete", "op_training_done", "op_training_open")
     again = programs.ktrdr("operations", "delete", "op_training_done", "--format", "json")
     left = programs.ktrdr("operations", "list").stdout
@@ -91,7 +91,8 @@ def test_what_has_ended_is_forgotten_by_command_and_its_model_stays(programs: Pr
     assert (2, "OPERATION_NOT_FOUND") == (again.returncode, refused["reason"])
     assert "op_training_done" not in left
     assert "op_training_open" in left
-    assert models == programs.ktrdr("models", "list", "--format", "json").stdout
+    left = programs.ktrdr("models", "list", "--format", "json").stdout
+    assert models == json.loads(left)
 
 
 def test_a_request_that_is_repeated_finds_what_it_started(programs: Programs) -> None:
