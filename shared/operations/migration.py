@@ -18,6 +18,8 @@ from shared.operations.sql_connections import BEGIN
 
 REVISIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x6B74726472  # ktrdr, in ASCII: what PostgreSQL's advisory lock is known by
+_VERSION_TABLE = "ktrdr_revision"
+"""Where Alembic notes the revision; a name of our own, should a database be shared."""
 _PATIENCE = 300
 """Seconds for another process's migration, or for one's own."""
 
@@ -70,8 +72,13 @@ def _prepare_postgres(connection: Connection) -> None:
 _PREPARE = {"sqlite": _prepare_sqlite, "postgresql": _prepare_postgres}
 
 
+def migration_context(connection: Connection, **opts: Any) -> MigrationContext:
+    """What Alembic knows of a database; `opts` are its own."""
+    return MigrationContext.configure(connection, opts={"version_table": _VERSION_TABLE, **opts})
+
+
 def _steps_ahead(connection: Connection, scripts: ScriptDirectory) -> bool:
-    return bool(_steps(scripts, MigrationContext.configure(connection).get_current_heads()))
+    return bool(_steps(scripts, migration_context(connection).get_current_heads()))
 
 
 def _run(connection: Connection, scripts: ScriptDirectory) -> None:
@@ -80,7 +87,7 @@ def _run(connection: Connection, scripts: ScriptDirectory) -> None:
     def missing(heads: tuple[str, ...], _context: MigrationContext) -> list[MigrationStep]:
         return _steps(scripts, heads)
 
-    context = MigrationContext.configure(connection, opts={"fn": missing})
+    context = migration_context(connection, fn=missing)
     with Operations.context(context):
         context.run_migrations()
 

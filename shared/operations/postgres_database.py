@@ -53,7 +53,9 @@ class BoundedConnection(psycopg.Connection[Any]):
 
     @property
     def stale(self) -> bool:
-        """Whether there is something to read while nothing was asked: the server hung up."""
+        """Whether it is of no use: something is to be read though nothing was asked."""
+        if self.closed:
+            return True
         waiting = select.poll()
         waiting.register(self.pgconn.socket, select.POLLIN)
         return bool(waiting.poll(0))

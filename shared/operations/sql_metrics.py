@@ -14,7 +14,7 @@ from shared.operations.sql_schema import METRICS
 _m = METRICS.c
 _WRITTEN_AT_ONCE = 5_000
 """Rows that one statement writes, and that are in memory for it."""
-_DELETED_AT_ONCE = 50_000
+_DELETED_AT_ONCE = 20_000
 """Rows that one statement removes, so that none takes long."""
 _COLUMNS = ", ".join(f'"{column.name}"' for column in _m)
 _MARKS = ", ".join("?" for _ in _m)

@@ -49,11 +49,9 @@ class SqlOperationStore:
 
     def create(self, record: OperationRecord) -> OperationRecord:
         """Keep a new record; if its id is taken, change nothing and return the kept one."""
-        operation_id = record.operation.operation_id
-        with self._connections.writing(f"Operation {operation_id} could not be created") as db:
-            if db.execute(self._insert, record_to_row(self._service, record)).rowcount:
-                return record
-            return self._kept(db, operation_id) or record
+        what = f"Operation {record.operation.operation_id} could not be created"
+        with self._connections.writing(what) as db:
+            return self._put(db, self._insert, record) or record
 
     def discard(self, operation_id: str) -> None:
         """Forget an operation that was refused before it began; one that has ended stays."""
@@ -131,8 +129,9 @@ class SqlOperationStore:
     ) -> OperationRecord:
         operation_id = record.operation.operation_id
         with self._connections.writing(f"Operation {operation_id} could not be stored") as db:
-            if not db.execute(self._upsert, record_to_row(self._service, record)).rowcount:
-                return self._kept(db, operation_id) or record
+            kept_record = self._put(db, self._upsert, record)
+            if kept_record is not None:
+                return kept_record
             if metrics:
                 log = MetricsLog(db, self._service, operation_id)
                 kept = log.count()
@@ -140,6 +139,17 @@ class SqlOperationStore:
                     raise MetricsMissingError(operation_id, kept)
                 log.append(metrics, first, kept)
         return record
+
+    def _put(
+        self, db: Connection, statement: Any, record: OperationRecord
+    ) -> OperationRecord | None:
+        """Keep a record; or return the one that is in its way."""
+        row = record_to_row(self._service, record)
+        while not db.execute(statement, row).rowcount:
+            kept = self._kept(db, record.operation.operation_id)
+            if kept is not None:  # else another process has just forgotten it
+                return kept
+        return None
 
     def _kept(self, db: Connection, operation_id: str) -> OperationRecord | None:
         row = db.execute(select(OPERATIONS).where(self._is(operation_id))).first()

@@ -12,6 +12,10 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 LOCK_TIMEOUT = 5.0
 """Seconds a write waits for another process's."""
+_PRAGMAS = (
+    "synchronous = FULL",  # what is committed survives the machine, not only the process
+    "journal_size_limit = 67108864",  # bytes of the log that stay after a long write
+)
 
 
 def sqlite_engine(path: Path, connections: int, *, lock_timeout: float = LOCK_TIMEOUT) -> Engine:
@@ -27,8 +31,8 @@ def sqlite_engine(path: Path, connections: int, *, lock_timeout: float = LOCK_TI
         connection = sqlite3.connect(
             address, uri=True, timeout=lock_timeout, check_same_thread=False
         )
-        # What is committed survives the machine, not only the process.
-        connection.execute("PRAGMA synchronous = FULL").close()
+        for pragma in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}").close()
         return connection
 
     engine = create_engine(

@@ -303,7 +303,7 @@ class RefreshBusyError(UnavailableError):
 
 
 class StoreUnavailableError(UnavailableError):
-    """The record could not be written."""
+    """Records could not be read or written."""
 
     reason = "STORE_UNAVAILABLE"
 

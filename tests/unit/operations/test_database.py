@@ -114,7 +114,7 @@ def test_what_a_newer_ktrdr_has_written_is_refused(
         name = f"the database {url.rpartition('/')[2]} at 127.0.0.1:"
     engine = open_database(settings(tmp_path, url), "backend")
     with engine.connect() as connection:
-        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        connection.exec_driver_sql("UPDATE ktrdr_revision SET version_num = '9999'")
     engine.dispose()
 
     said = complaint(tmp_path, url)

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
-from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, inspect
 
-from shared.operations.migration import REVISIONS, NewerDatabaseError, migrate
+from shared.operations.migration import REVISIONS, NewerDatabaseError, migrate, migration_context
 from shared.operations.model import OperationStatus
 from shared.operations.postgres_database import postgres_engine
 from shared.operations.sql_schema import METADATA
@@ -86,8 +85,7 @@ def columns(engine: Engine) -> set[str]:
 def test_the_revisions_make_the_tables_that_the_code_knows(engine: Engine) -> None:
     migrate(engine)
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection)
-        assert [] == compare_metadata(context, METADATA)
+        assert [] == compare_metadata(migration_context(connection), METADATA)
     engine.dispose()
 
 
@@ -137,6 +135,7 @@ def test_a_migration_that_fails_leaves_everything_as_it_was(
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_several_processes_start_at_once_on_an_empty_database(
     url: str, engine: Engine, tmp_path: Path
 ) -> None:

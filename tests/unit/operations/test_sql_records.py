@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Engine
 
@@ -83,6 +83,7 @@ def exactly(value: object) -> str:
     return repr(value)
 
 
+@settings(deadline=None)  # a database takes the time it takes
 @given(record=RECORDS)
 def test_a_record_comes_back_as_it_was(database: Engine, record: OperationRecord) -> None:
     store = SqlOperationStore(database, uuid4().hex)
@@ -91,6 +92,7 @@ def test_a_record_comes_back_as_it_was(database: Engine, record: OperationRecord
     assert exactly(record) == exactly(store.get(record.operation.operation_id))
 
 
+@settings(deadline=None)  # a database takes the time it takes
 @given(record=RECORDS, metrics=st.lists(METRICS, max_size=6))
 def test_metrics_come_back_as_they_were(
     database: Engine, record: OperationRecord, metrics: list[Metric]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.operations.model import OperationRecord, OperationStatus, OperationType
@@ -108,6 +108,7 @@ def test_a_filter_wants_type_and_state() -> None:
     assert not ACTIVE.matches(OperationType.TRAINING, S.CANCELLED)
 
 
+@settings(deadline=None)  # a database takes the time it takes
 @given(
     minutes=st.lists(st.tuples(st.integers(0, 8), st.sampled_from(S)), max_size=25),
     statuses=st.frozensets(st.sampled_from(S)),
