@@ -74,8 +74,9 @@ def name_of(engine: Engine) -> str:
     url = engine.url
     if engine.dialect.name == "sqlite":
         return str(url.database)
+    database = f"the database {url.database}" if url.database else "the database"
     port = f":{url.port}" if url.port else ""
-    return f"the database {url.database or ''} at {url.host or 'the local socket'}{port}"
+    return f"{database} at {url.host or 'the local socket'}{port}"
 
 
 def _find(error: BaseException) -> Fault:

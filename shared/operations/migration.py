@@ -20,7 +20,7 @@ REVISIONS = Path(__file__).parent / "migrations"
 _LOCK = 0x6B74726472  # ktrdr, in ASCII: what PostgreSQL's advisory lock is known by
 _VERSION_TABLE = "ktrdr_revision"
 """Where Alembic notes the revision; a name of our own, should a database be shared."""
-_PATIENCE = 300
+_PATIENCE = 60
 """Seconds for another process's migration, or for one's own."""
 
 

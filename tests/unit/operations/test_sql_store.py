@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 from uuid import uuid4
 
@@ -110,10 +113,10 @@ def test_operations_with_many_metrics_are_pruned_a_few_at_a_time(
 ) -> None:
     monkeypatch.setattr(sql_retention, "_METRICS_AT_ONCE", 10)
     monkeypatch.setattr(sql_metrics, "_DELETED_AT_ONCE", 3)
-    for number, count in enumerate((4, 6, 1, 50, 1)):
+    for number, length in enumerate((4, 6, 1, 50, 1)):
         ended = DAY + timedelta(minutes=number)
-        log = [metric(step + 1) for step in range(count)]
-        kept = record(f"op-{number}", status=S.FAILED, end_time=ended, metrics_count=count)
+        log = [metric(step + 1) for step in range(length)]
+        kept = record(f"op-{number}", status=S.FAILED, end_time=ended, metrics_count=length)
         store.finish(kept, log)
 
     pruned = [list(store.prune(0, DAY, 10)) for _ in range(4)]
@@ -139,6 +142,79 @@ def test_a_record_that_makes_no_row_is_refused_and_nothing_is_kept(
         store.save(record("op"), [metric(1), metric(2**70)])
 
     assert None is store.get("op")
+
+
+WRITES: Mapping[str, Callable[[SqlOperationStore], object]] = {
+    "create": lambda store: store.create(record("new")),
+    "save": lambda store: store.save(record("op", status=S.RUNNING), [metric(2), metric(3)], 1),
+    "finish": lambda store: store.finish(record("op", status=S.FAILED), [metric(2)], 1),
+    "discard": lambda store: store.discard("op"),
+    "delete": lambda store: store.delete("old"),
+    "mark_read": lambda store: store.mark_read("old"),
+    "prune": lambda store: store.prune(0, DAY, 10),
+}
+
+
+def everything(store: SqlOperationStore) -> object:
+    return [
+        (kept, store.metrics(kept.operation.operation_id, 0, 10))
+        for kept in store.page(ANY, None, 10)
+    ]
+
+
+@contextmanager
+def broken(database: Engine, at: int) -> Iterator[None]:
+    """Have the database break at a statement, counted from 1."""
+    error = database.dialect.loaded_dbapi.OperationalError("broken on purpose")
+    statements = count(1)
+
+    def fail(*_: object) -> None:
+        if next(statements) == at:
+            raise error
+
+    event.listen(database, "before_cursor_execute", fail)
+    try:
+        yield
+    finally:
+        event.remove(database, "before_cursor_execute", fail)
+
+
+def written(store: SqlOperationStore, write: str) -> bool:
+    """Whether the store did what it was asked for."""
+    try:
+        WRITES[write](store)
+    except StoreUnavailableError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("write", WRITES)
+def test_a_write_that_breaks_at_any_statement_is_undone_and_can_be_repeated(
+    database: Engine, write: str
+) -> None:
+    """The end of a transaction is a statement like others."""
+
+    def prepared() -> SqlOperationStore:
+        store = SqlOperationStore(database, uuid4().hex)
+        store.save(record("op"), [metric(1)])
+        store.finish(record("old", status=S.COMPLETED), [metric(1), metric(2)])
+        return store
+
+    expected = prepared()
+    assert written(expected, write)
+    for statement in count(1):
+        store = prepared()
+        before = everything(store)
+        with broken(database, at=statement):
+            done = written(store, write)
+        again = SqlOperationStore(database, store._service)  # waits for no breaker
+        if done:
+            assert everything(expected) == everything(again)
+            break
+        assert before == everything(again)
+        assert written(again, write)
+        assert everything(expected) == everything(again)
+    assert statement > 3
 
 
 @pytest.mark.parametrize("first", [True, False])
