@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from random import randrange
 from tempfile import mkdtemp
 from typing import IO
 from uuid import uuid4
@@ -110,19 +111,21 @@ class PostgresServer:
         """Have it accept everything and answer nothing for the block."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)  # first: it makes no more of the others
-        others = self._children()
-        _signal(others, signal.SIGSTOP)
         try:
+            _signal(self._children(), signal.SIGSTOP)
             yield
         finally:
-            _signal(others, signal.SIGCONT)
+            _signal(self._children(), signal.SIGCONT)
             self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
         """End it and remove its folder."""
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT)  # nothing of it is to be kept
-            self._process.wait(30)
+            try:
+                self._process.wait(30)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
         shutil.rmtree(self.folder)
 
     @property
@@ -209,8 +212,11 @@ def _other_user() -> str:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A port below those that the system gives away, so that it is free after a restart as well."""
+    while True:
+        port = randrange(15_000, 30_000)  # noqa: S311  # only two of one run must not meet
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def main() -> None:
