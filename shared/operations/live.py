@@ -28,6 +28,7 @@ from shared.operations.model import (
     Progress,
 )
 from shared.operations.source import OperationSource, SourceReading
+from shared.operations.store import MetricsMissingError
 from shared.rpc.errors import FailedPreconditionError, KtrdrError, StoreUnavailableError
 
 _TRY_AGAIN = 1.0
@@ -278,10 +279,11 @@ class LiveOperation:
         One that was replaced by an older copy lacks metrics that it had: it is
         given them again.
         """
-        kept = error.metadata.get("metrics_kept")
         with self.lock:
             known, self.store_error = self.store_error, OperationError.of(error)
-            count = self._stored.metrics_count if kept is None else int(kept)
+            count = self._stored.metrics_count
+            if isinstance(error, MetricsMissingError):
+                count = error.kept
             self._stored = replace(self._stored, metrics_count=count, news_at=at)
             return known is None
 

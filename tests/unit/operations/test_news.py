@@ -156,6 +156,26 @@ def test_progress_without_metrics_is_news(setup: Setup) -> None:
     assert Progress(10.0, update_time=DAY) == kept.operation.progress
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_store_that_lost_metrics_is_given_them_again(setup: Setup, ended: bool) -> None:
+    """As after a restore from a copy while the operation ran."""
+    worker = setup.running()
+    worker.measure(1, 2, 3)
+    setup.service.get_operation("op")
+    del setup.store._metrics["op"][1:]
+    worker.measure(4)
+    if ended:
+        setup.service.complete_operation("op", RESULT)
+    setup.clock.advance(NEWS)
+    for _ in range(2):
+        setup.service.get_operation("op")
+        setup.clock.advance(NEWS)
+
+    assert [1, 2, 3, 4] == kept_steps(setup)
+    assert (S.COMPLETED if ended else S.RUNNING) is setup.status()
+    assert setup.service.get_operation("op").freshness.refresh_error is None
+
+
 def test_a_log_is_stored_in_order_whoever_reads(setup: Setup) -> None:
     worker = setup.running()
     for step in range(1, 31):
