@@ -27,6 +27,7 @@ from shared.marketdata.servicer import MarketDataServicer
 from shared.marketdata.source import StoredBarSource
 from shared.marketdata.store import BarStore
 from shared.operations.database import open_store
+from shared.operations.longrunning_servicer import longrunning_service
 from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
@@ -173,13 +174,15 @@ def build_backend(
         training = train_on_hosts(settings, channels, operations, clock)
     else:
         training = train_here(settings, instance, operations, data.bars, clock)
+    servicer = OperationsServicer(operations, clock)
     services = [
         ServedService(
             "ktrdr.operations.v1.OperationsService",
-            OperationsServicer(operations, clock),
+            servicer,
             operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
             {"WaitOperation": UNLIMITED},  # bounded by the service, which answers early
         ),
+        longrunning_service(servicer),
         ServedService(
             "ktrdr.training.v1.TrainingService",
             training.servicer,

@@ -20,6 +20,7 @@ from shared.marketdata.provider import BarProvider
 from shared.marketdata.servicer import MarketDataServicer
 from shared.marketdata.store import BarStore
 from shared.operations.database import open_store
+from shared.operations.longrunning_servicer import longrunning_service
 from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
@@ -54,13 +55,15 @@ def build_ib_host(
     pool = WorkerPool("data", workers=settings.data_workers, queue_limit=settings.data_queue)
     bars = BarStore(settings.data_dir)
     launcher = LocalDataLoadLauncher(operations, pool, bars, provider)
+    servicer = OperationsServicer(operations)
     services = [
         ServedService(
             "ktrdr.operations.v1.OperationsService",
-            OperationsServicer(operations),
+            servicer,
             operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
             {"WaitOperation": UNLIMITED},  # bounded by the service, which answers early
         ),
+        longrunning_service(servicer),
         ServedService(
             "ktrdr.marketdata.v1.MarketDataService",
             MarketDataServicer(operations, launcher, bars, provider, id_prefix=ID_PREFIX),

@@ -19,6 +19,7 @@ from shared.marketdata.sample import SampleBarSource
 from shared.marketdata.source import StoredBarSource
 from shared.marketdata.store import BarStore
 from shared.operations.database import open_store
+from shared.operations.longrunning_servicer import longrunning_service
 from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
@@ -67,13 +68,15 @@ def build_training_host(
     models = ModelStore(settings.models_dir)
     bars = StoredBarSource(BarStore(settings.data_dir), provider)
     launcher = LocalTrainingLauncher(operations, pool, bars, models, instance.id)
+    servicer = OperationsServicer(operations)
     services = [
         ServedService(
             "ktrdr.operations.v1.OperationsService",
-            OperationsServicer(operations),
+            servicer,
             operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
             {"WaitOperation": UNLIMITED},  # bounded by the service, which answers early
         ),
+        longrunning_service(servicer),
         ServedService(
             "ktrdr.training.v1.TrainingService",
             TrainingServicer(operations, launcher, bars, id_prefix=ID_PREFIX),

@@ -45,6 +45,19 @@ class EndWait:
         finally:
             self.live.remove_waiter(self.waiter.event)
 
+    def hold(self, seconds: float) -> None:
+        """Keep a caller whose wait was given up for so long, if there is still a point in it."""
+        back_at = self.clock.monotonic() + seconds
+        self.live.add_waiter(self.waiter.event)
+        try:
+            while not self.stopping() and (left := self._left()) > 0:
+                pause = back_at - self.clock.monotonic()
+                if pause <= 0:
+                    return
+                self._sleep(min(pause, left))
+        finally:
+            self.live.remove_waiter(self.waiter.event)
+
     def _wait(self) -> bool:
         while (left := self._left()) > 0:
             if self.stopping() or self.live.unstored:

@@ -16,7 +16,6 @@ from math import inf
 from shared.clock import Clock, SystemClock
 from shared.operations import endings
 from shared.operations.bridge import ProgressBridge
-from shared.operations.end_wait import EndWait
 from shared.operations.flights import FULL_TIMEOUT
 from shared.operations.live import LiveOperation
 from shared.operations.model import (
@@ -39,6 +38,7 @@ from shared.operations.starts import Launch, NewOperation, Starts
 from shared.operations.store import OperationFilter, OperationStore, SortKey
 from shared.operations.views import OperationView
 from shared.operations.waiting import Waiter, WaitingRoom
+from shared.operations.waits import Waits
 from shared.rpc.errors import (
     KtrdrError,
     OperationActiveError,
@@ -105,6 +105,7 @@ class OperationsService:
         self._reader = Reader(
             store, self._registry, self._settler, self._refresher, owner, self._limits.cache_ttl
         )
+        self._waits = Waits(self._room, self._registry, self._reader, self._starts, self._clock)
 
     @property
     def owner(self) -> Owner:
@@ -421,30 +422,18 @@ class OperationsService:
         The second value is set if the call returned early for want of a slot:
         the seconds after which to come back.
         """
-        until = min(self._clock.monotonic() + timeout, deadline)
-        # A start that is refused ends no operation, so nothing would wake us.
-        self._starts.settled(operation_id, min(FULL_TIMEOUT, until - self._clock.monotonic()))
-        view = self.get_operation(operation_id, deadline=deadline)
-        live = self._registry.get(operation_id)
-        if live is None or view.operation.status.terminal:
-            return self.get_operation(operation_id, deadline=deadline), None
-        retry_after = self._room.enter()
-        if retry_after is not None:
-            return view, retry_after
-        try:
-            served = EndWait(
-                live,
-                waiter,
-                until,
-                self._clock,
-                refresh=lambda live: self._reader.refresh(live, 0.0, deadline),
-                stopping=lambda: self._registry.stopping,
-            ).run()
-        finally:
-            self._room.leave()
-        view = self.get_operation(operation_id, deadline=deadline)
-        done = served or view.operation.status.terminal
-        return view, None if done else self._room.return_after()
+        return self._waits.wait(operation_id, timeout, waiter, deadline=deadline)
+
+    def wait_in_place(
+        self, operation_id: str, timeout: float, waiter: Waiter, *, deadline: float = inf
+    ) -> OperationView:
+        """As wait_operation, for callers that an answer cannot tell when to come back.
+
+        One that gets no slot is refused with WaitLimitError, one that comes when
+        the process stops with ProcessStoppingError. One whose wait has to be
+        given up keeps its slot until it may come back.
+        """
+        return self._waits.wait_in_place(operation_id, timeout, waiter, deadline=deadline)
 
     # ---------------------------------------------------------------- stopping
 

@@ -5,13 +5,14 @@ Errors are raised, never caught: an interceptor maps them.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from math import inf
+from typing import TypeVar
 
 import grpc
 
+from ktrdr.operations.v1 import operation_pb2, operations_service_pb2_grpc
 from ktrdr.operations.v1 import operations_service_pb2 as pb
-from ktrdr.operations.v1 import operations_service_pb2_grpc
 from shared.clock import Clock, SystemClock
 from shared.operations import conversion
 from shared.operations.model import ACTIVE_STATUSES, OperationStatus, OperationType
@@ -29,6 +30,7 @@ MAX_OPERATION_ID = 256
 MAX_REASON = 1000
 DEFAULT_WAIT = 30.0
 LONGEST_WAIT = 60.0
+WaitedT = TypeVar("WaitedT")
 
 
 class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
@@ -122,10 +124,38 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
         self, request: pb.WaitOperationRequest, context: grpc.ServicerContext
     ) -> pb.WaitOperationResponse:
         """Answer when the operation has ended or the time is up."""
-        _check_operation_id(request.operation_id)
         timeout = DEFAULT_WAIT
         if request.HasField("timeout"):
             timeout = conversion.seconds(request.timeout)
+        view, retry_after = self._waited(
+            self._operations.wait_operation, request.operation_id, timeout, context
+        )
+        response = pb.WaitOperationResponse(operation=conversion.view_to_proto(view))
+        if retry_after is not None:
+            response.retry_after.CopyFrom(conversion.duration(retry_after))
+        return response
+
+    def wait_in_place(
+        self, operation_id: str, timeout: float | None, context: grpc.ServicerContext
+    ) -> operation_pb2.Operation:
+        """As WaitOperation, for callers that an answer cannot tell when to come back.
+
+        `timeout` in seconds; None is as long as anybody may wait. Raises
+        WaitLimitError if all places are taken.
+        """
+        seconds = LONGEST_WAIT if timeout is None else timeout
+        wait = self._operations.wait_in_place
+        return conversion.view_to_proto(self._waited(wait, operation_id, seconds, context))
+
+    def _waited(
+        self,
+        wait: Callable[..., WaitedT],
+        operation_id: str,
+        timeout: float,
+        context: grpc.ServicerContext,
+    ) -> WaitedT:
+        """Wait on behalf of a call: it ends when the caller goes, and its answer leaves in time."""
+        _check_operation_id(operation_id)
         if timeout < 0:
             raise InvalidArgumentError.of("timeout", f"must not be negative, got {timeout} s")
         waiter = Waiter()
@@ -134,13 +164,7 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
         # The answer must leave before the caller stops listening.
         deadline = deadline_of(context, self._clock)
         margin = 0.0 if deadline == inf else 0.1
-        view, retry_after = self._operations.wait_operation(
-            request.operation_id, min(timeout, LONGEST_WAIT), waiter, deadline=deadline - margin
-        )
-        response = pb.WaitOperationResponse(operation=conversion.view_to_proto(view))
-        if retry_after is not None:
-            response.retry_after.CopyFrom(conversion.duration(retry_after))
-        return response
+        return wait(operation_id, min(timeout, LONGEST_WAIT), waiter, deadline=deadline - margin)
 
     def DeleteOperation(  # noqa: N802  # the contract's name
         self,

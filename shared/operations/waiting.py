@@ -26,6 +26,8 @@ class WaitingRoom:
 
     def __init__(self, slots: int, clock: Clock) -> None:
         self._clock = clock
+        self.slots = slots
+        """How many may wait at once."""
         self._lock = threading.Lock()  # guards the fields below
         self._free = slots
         self._next_return = 0.0

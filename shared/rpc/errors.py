@@ -23,6 +23,7 @@
     │   ├── StartUnknownError
     │   ├── RefreshBusyError
     │   ├── StoreUnavailableError
+    │   ├── WaitLimitError
     │   └── ProcessStoppingError
     ├── UnauthenticatedError          UNAUTHENTICATED      no token, or none that is known
     ├── PermissionDeniedError         PERMISSION_DENIED    the token does not reach that far
@@ -306,6 +307,20 @@ class StoreUnavailableError(UnavailableError):
     """Records could not be read or written."""
 
     reason = "STORE_UNAVAILABLE"
+
+
+class WaitLimitError(UnavailableError):
+    """As many callers wait for the end of operations as may wait at once."""
+
+    reason = "WAIT_LIMIT_REACHED"
+
+    def __init__(self, limit: int, retry_after: float) -> None:
+        super().__init__(
+            f"{limit} callers wait already, which is the limit here. Come back in "
+            f"{retry_after:.1f} s, or look now and then with GetOperation.",
+            retry_after=retry_after,
+            metadata={"limit": str(limit)},
+        )
 
 
 class ProcessStoppingError(UnavailableError):

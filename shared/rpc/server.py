@@ -53,6 +53,8 @@ class ServedService:
     """The generated `add_…Servicer_to_server`."""
     classes: Mapping[str, str] = field(default_factory=dict)
     """Admission class by method name; the others are reads."""
+    reads: frozenset[str] = frozenset()
+    """Methods that change nothing, by name, of a service whose own contract cannot say so."""
 
 
 @dataclass(frozen=True, slots=True)
