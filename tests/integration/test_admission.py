@@ -156,10 +156,13 @@ def test_reflection_names_every_service_and_their_messages(running: RunningBacke
         "ktrdr.training.v1.TrainingService",
         "ktrdr.training.v1.ModelsService",
         "ktrdr.marketdata.v1.MarketDataService",
+        "google.longrunning.Operations",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     } == named
     described = [
+        "google.longrunning.Operations.GetOperation",
+        "google.longrunning.Operation.metadata",
         "ktrdr.operations.v1.OperationsService.GetOperation",
         "ktrdr.operations.v1.Operation",
         "ktrdr.operations.v1.Operation.metrics_count",

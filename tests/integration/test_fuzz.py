@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.longrunning import operations_pb2 as lro
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -32,6 +33,10 @@ REQUESTS: dict[str, type[Message]] = {
     "/ktrdr.training.v1.TrainingService/StartTraining": training_pb.StartTrainingRequest,
     "/ktrdr.training.v1.ModelsService/GetModel": models_pb.GetModelRequest,
     "/ktrdr.training.v1.ModelsService/ListModels": models_pb.ListModelsRequest,
+    "/google.longrunning.Operations/GetOperation": lro.GetOperationRequest,
+    "/google.longrunning.Operations/ListOperations": lro.ListOperationsRequest,
+    "/google.longrunning.Operations/CancelOperation": lro.CancelOperationRequest,
+    "/google.longrunning.Operations/WaitOperation": lro.WaitOperationRequest,
 }
 FOREIGN = [
     "/grpc.health.v1.Health/Check",
@@ -59,6 +64,10 @@ TEXTS = st.one_of(
     st.sampled_from(
         [
             "op_training_scripted_0001",
+            "operations/op_training_scripted_0001",
+            "operations",
+            "done = false AND type = TRAINING",
+            'status = "RUNNING"',
             "small/1d_v1",
             "IBM",
             "1d",

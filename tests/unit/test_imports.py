@@ -39,7 +39,17 @@ DATABASES = {
 SQL = ("sqlalchemy", "alembic", "sqlite3")
 SPEAKS = ("servicer", "stub", "conversion", "operations.remote")
 """How the modules end that turn messages into domain values and back."""
-WIRE = ("grpc", "grpc_health", "grpc_reflection", "google.protobuf", "google.rpc", "ktrdr")
+WIRE = (
+    "grpc",
+    "grpc_health",
+    "grpc_reflection",
+    "google.longrunning",
+    "google.protobuf",
+    "google.rpc",
+    "ktrdr",
+)
+STANDARD = "google.longrunning"
+"""Its messages mean operations, which `shared.rpc` does not know."""
 
 
 def is_in(name: str, package: str) -> bool:
@@ -93,7 +103,7 @@ def _wire(module: str, name: str) -> str:
         return ""
     if module.endswith(SPEAKS):
         return ""
-    if is_in(module, "shared.rpc") and kind != "ktrdr":
+    if is_in(module, "shared.rpc") and kind not in {"ktrdr", STANDARD}:
         return ""
     if module.endswith(".__main__") and name.rpartition(".")[2].endswith("_pb2_grpc"):
         return ""  # a composition root puts servicers on its server
@@ -172,6 +182,9 @@ def loaded_by(modules: list[str], suspects: list[str]) -> object:
         ("shared.operations.service", "from ktrdr.operations.v1 import operation_pb2", "stop at"),
         ("shared.operations.service", "import ktrdr.operations.v1.operation_pb2", "stop at"),
         ("shared.operations.live", "from google.protobuf.any_pb2 import Any", "stop at"),
+        ("shared.operations.waits", "from google.longrunning import operations_pb2", "stop at"),
+        ("shared.rpc.server", "import google.longrunning.operations_pb2", "stop at"),
+        ("backend.__main__", "from google.longrunning.operations_pb2 import Operation", "stop at"),
         ("shared.training.orchestrator", "import grpc", "stop at"),
         ("shared.rpc.paging", "from ktrdr.operations.v1 import operation_pb2", "stop at"),
         ("backend.__main__", "from ktrdr.training.v1 import training_pb2", "stop at"),
@@ -199,6 +212,7 @@ def test_the_checker_catches(module: str, source: str, rule: str) -> None:
     [
         ("shared.operations.servicer", "from ktrdr.operations.v1 import operation_pb2 as pb"),
         ("shared.operations.remote_stub", "import grpc"),
+        ("shared.operations.x_servicer", "from google.longrunning import operations_pb2 as lro"),
         ("shared.rpc.status", "from google.rpc import status_pb2"),
         ("shared.training.trainer", "import torch"),
         ("backend.__main__", "from ktrdr.training.v1 import training_service_pb2_grpc"),
@@ -256,7 +270,7 @@ def test_torch_is_only_loaded_once_a_training_starts() -> None:
 
 def test_the_command_starts_without_heavy_modules() -> None:
     heavy = ["torch", "grpc", "numpy", "pandas", "talib", "matplotlib", "shared.training.strategy"]
-    assert loaded_by(["backend.cli.app"], [*heavy, *SQL, "psycopg"]) == []
+    assert loaded_by(["backend.cli.app"], [*heavy, *SQL, "psycopg", STANDARD]) == []
 
 
 def test_psycopg_is_only_loaded_for_a_database_of_postgresql() -> None:

@@ -75,6 +75,12 @@ class Waiting:
         self.source.on_wait = self._ask
 
     def run(self) -> bool:
+        return self._wait().run()
+
+    def hold(self, seconds: float) -> None:
+        self._wait().hold(seconds)
+
+    def _wait(self) -> EndWait:
         return EndWait(
             self.live,
             self.waiter,
@@ -82,7 +88,12 @@ class Waiting:
             self.clock,
             refresh=lambda _: self._refresh(),
             stopping=lambda: self.stopping,
-        ).run()
+        )
+
+    def stop(self) -> None:
+        """The process is about to end."""
+        self.stopping = True
+        self.live.wake_waiters()
 
     @property
     def passed(self) -> float:
@@ -192,12 +203,7 @@ def test_one_who_leaves_ends_the_pause() -> None:
 def test_a_process_that_stops_ends_the_pause() -> None:
     its = Waiting()
     its.answers = [later(10.0)]
-
-    def stop() -> None:
-        its.stopping = True
-        its.live.wake_waiters()
-
-    its.time.at(1.0, stop)
+    its.time.at(1.0, its.stop)
 
     assert not its.run()
     assert ([0.0], 1.0) == (its.asked_at, its.passed)
@@ -205,12 +211,7 @@ def test_a_process_that_stops_ends_the_pause() -> None:
 
 def test_a_process_that_stops_calls_the_wait_at_the_owner_off() -> None:
     its = Waiting()
-
-    def stop() -> None:
-        its.stopping = True
-        its.live.wake_waiters()
-
-    its.time.at(1.0, stop)
+    its.time.at(1.0, its.stop)
 
     assert not its.run()
     assert its.source.waits[0].cancelled
@@ -263,3 +264,30 @@ def test_nothing_is_left_of_a_wait() -> None:
     its.run()
 
     assert not its.live._waiters
+
+
+def test_who_is_held_is_held_that_long_however_often_woken() -> None:
+    its = Waiting()
+    for instant in (0.5, 1.0, 1.5):
+        its.time.at(instant, its.live.wake_waiters)
+    its.hold(2.0)
+
+    assert ([], 2.0) == (its.asked_at, its.passed)
+    assert not its.live._waiters
+
+
+def test_who_is_held_is_not_held_beyond_its_time() -> None:
+    its = Waiting()
+    its.hold(UNTIL + 10)
+
+    assert UNTIL == its.passed
+
+
+@pytest.mark.parametrize("happens", ["end", "stop", "leave"])
+def test_nobody_is_held_when_there_is_no_point_in_it_any_more(happens: str) -> None:
+    its = Waiting()
+    its.time.at(1.0, its.waiter.leave if happens == "leave" else getattr(its, happens))
+    its.hold(10.0)
+    its.hold(10.0)
+
+    assert 1.0 == its.passed

@@ -2,13 +2,20 @@ from __future__ import annotations
 
 import threading
 from math import inf
+from time import monotonic
 
 import pytest
 
 from shared.operations.model import OperationStatus
 from shared.operations.views import OperationView
 from shared.operations.waiting import Waiter
-from shared.rpc.errors import HostUnreachableError, OperationCancelledError, OperationNotFoundError
+from shared.rpc.errors import (
+    HostUnreachableError,
+    OperationCancelledError,
+    OperationNotFoundError,
+    ProcessStoppingError,
+    WaitLimitError,
+)
 from tests.support.eventually import eventually
 from tests.support.sources import FakeRemoteSource, FakeWait
 from tests.unit.operations.fakes import RESULT, Background, Setup, operation
@@ -33,9 +40,10 @@ class Waiting:
         waiter: Waiter | None = None,
     ) -> None:
         self.waiter = waiter or Waiter()
-        self._call = Background(
-            lambda: setup.service.wait_operation("op", timeout, self.waiter, deadline=deadline)
-        )
+        self._call = Background(lambda: self._wait(setup, timeout, deadline))
+
+    def _wait(self, setup: Setup, timeout: float, deadline: float) -> object:
+        return setup.service.wait_operation("op", timeout, self.waiter, deadline=deadline)
 
     @property
     def running(self) -> bool:
@@ -361,6 +369,89 @@ def test_an_end_that_is_being_stored_is_waited_for(setup: Setup) -> None:
     storing.result()
     assert (S.COMPLETED, None) == call.answer()
     assert 1 == len(source.waits)
+
+
+# ------------------------------------------------ callers that cannot be told when
+
+
+class InPlace(Waiting):
+    """One caller who cannot be told when to come back."""
+
+    def _wait(self, setup: Setup, timeout: float, deadline: float) -> object:
+        return setup.service.wait_in_place("op", timeout, self.waiter, deadline=deadline), None
+
+
+def test_who_cannot_be_told_when_to_come_back_is_answered_at_the_end(setup: Setup) -> None:
+    setup.running()
+    call = InPlace(setup)
+    eventually(lambda: waiters(setup) == 1)
+    setup.service.complete_operation("op", RESULT)
+
+    assert (S.COMPLETED, None) == call.answer()
+    assert (S.COMPLETED, None) == InPlace(setup).answer()
+    assert 16 == free_slots(setup)
+
+
+def test_who_cannot_be_told_and_finds_no_slot_is_refused_with_a_time_to_come_back() -> None:
+    setup = Setup(wait_slots=2)
+    setup.running()
+    waiting(setup, 2)
+
+    with pytest.raises(WaitLimitError, match="2 callers wait already") as raised:
+        InPlace(setup).answer()
+
+    assert 0.25 <= raised.value.retry_after <= 30
+    setup.service.complete_operation("op", RESULT)
+    assert (S.COMPLETED, None) == InPlace(setup).answer()
+
+
+def test_who_cannot_be_told_keeps_its_slot_while_the_owner_cannot_be_reached() -> None:
+    setup = Setup(real_time=True)
+    source = FakeRemoteSource(operation=operation(status=S.RUNNING))
+    source.on_wait = lambda wait: wait.end(HostUnreachableError("down"))
+    setup.remote(source)
+    began = monotonic()
+
+    assert (S.RUNNING, None) == InPlace(setup).answer()
+    assert 0.25 <= monotonic() - began < 5
+    assert 1 == len(source.waits)
+    assert (0, 16) == (waiters(setup), free_slots(setup))
+
+
+def test_who_is_kept_is_answered_at_once_if_the_end_comes(setup: Setup) -> None:
+    source = FakeRemoteSource(operation=operation(status=S.RUNNING))
+    source.on_wait = lambda wait: wait.end(HostUnreachableError("down"))
+    setup.remote(source)
+    call = InPlace(setup)
+    eventually(lambda: len(source.waits) == 1 and waiters(setup) == 1)
+    assert call.running
+    source.operation = DONE
+    setup.service.get_operation("op", max_staleness=0.0)
+
+    assert (S.COMPLETED, None) == call.answer()
+
+
+def test_who_cannot_be_told_is_kept_while_the_end_cannot_be_stored() -> None:
+    setup = Setup(real_time=True)
+    setup.running()
+    setup.store.away = True
+    setup.service.complete_operation("op", RESULT)
+    began = monotonic()
+
+    assert (S.RUNNING, None) == InPlace(setup).answer()
+    assert 0.25 <= monotonic() - began < 5
+
+
+def test_a_stopping_process_sends_them_home_and_refuses_further_ones(setup: Setup) -> None:
+    setup.running()
+    call = InPlace(setup)
+    eventually(lambda: waiters(setup) == 1)
+    setup.service.refuse_starts()
+
+    assert (S.RUNNING, None) == call.answer()
+    with pytest.raises(ProcessStoppingError, match="nobody can wait here any more"):
+        InPlace(setup).answer()
+    assert 16 == free_slots(setup)
 
 
 def test_nothing_is_left_of_those_who_waited() -> None:
