@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import grpc
@@ -58,16 +58,17 @@ class WriteScopeNeededError(PermissionDeniedError):
         )
 
 
-def scope_of(method: str) -> Scope | None:
+def scope_of(method: str, reads: Collection[str] = ()) -> Scope | None:
     """What a token must be good for to call a method, by its full name; None: none is needed.
 
-    A method reads if the contract says that it has no side effects. What the
-    contract does not say so of, or does not know, needs write.
+    A method reads if the contract says that it has no side effects, or if it is
+    one of `reads`, of a contract that cannot say so. Whatever else there is
+    needs write.
     """
     service, _, name = method.removeprefix("/").rpartition("/")
     if service == health.SERVICE_NAME:
         return None
-    if service == reflection.SERVICE_NAME:
+    if service == reflection.SERVICE_NAME or method in reads:
         return Scope.READ
     try:
         described = descriptor_pool.Default().FindServiceByName(service).methods_by_name[name]
@@ -83,13 +84,15 @@ class AuthorizationInterceptor(MethodInterceptor):
     Stands inside ErrorInterceptor, which maps what it raises, and before all else.
     """
 
-    def __init__(self, tokens: Reloading[Tokens]) -> None:
+    def __init__(self, tokens: Reloading[Tokens], reads: Collection[str] = ()) -> None:
+        """`reads` as for `scope_of`."""
         super().__init__()
         self._tokens = tokens
+        self._reads = frozenset(reads)
 
     def wrap(self, method: str, handler: Handler) -> Handler:
         """Look at the token of each call before its behaviour."""
-        needed = scope_of(method)
+        needed = scope_of(method, self._reads)
         if needed is None:
             return handler
         around = self._stream if handler.response_streaming else self._unary

@@ -94,8 +94,9 @@ class RpcServer:
             classes, {READ: limits.read, STREAM: limits.stream, START: limits.start}
         )
         # Without tokens nothing is looked at, and a call costs nothing more.
+        reads = [f"/{service.name}/{name}" for service in services for name in service.reads]
         who: list[MethodInterceptor] = (
-            [AuthorizationInterceptor(security.tokens)] if security.tokens else []
+            [AuthorizationInterceptor(security.tokens, reads)] if security.tokens else []
         )
         self._server = grpc.server(
             self._pool,

@@ -24,7 +24,7 @@ from shared.rpc.server import RpcServer
 from tests.integration.refusals import refusal_of
 from tests.integration.running import BARS
 from tests.support.certificates import READ, STRANGE, WRITE, bearer, tokens_file
-from tests.support.contract import METHODS, SERVICES
+from tests.support.contract import METHODS, SERVICES, STANDARD
 from tests.support.hosts import new_instance
 from training_host.__main__ import build_training_host
 from training_host.settings import TrainingHostSettings
@@ -97,9 +97,10 @@ def served_by(channel: grpc.Channel) -> set[str]:
 def methods_of(channel: grpc.Channel) -> list[MethodDescriptor]:
     """Every method of the contract that a process serves."""
     served = served_by(channel)
-    known = {service.full_name for service in SERVICES}
-    assert served <= known | OTHERS, "a service that the contract does not know"
-    return [method for method in METHODS if method.containing_service.full_name in served]
+    known = {service.full_name for service in (*SERVICES, STANDARD)}
+    assert served <= known | OTHERS, "a service that no contract knows"
+    methods = (*METHODS, *STANDARD.methods)
+    return [method for method in methods if method.containing_service.full_name in served]
 
 
 def call(channel: Any, method: MethodDescriptor, metadata: Any) -> None:
@@ -112,16 +113,16 @@ def call(channel: Any, method: MethodDescriptor, metadata: Any) -> None:
 
 
 def outcomes(channel: grpc.Channel, metadata: Any) -> dict[str, str]:
-    """How a call of every method ends, by the method's name: its reason, or that it was let in."""
+    """How a call of every method ends, by its full name: the reason, or that it was let in."""
     found = {}
     for method in methods_of(channel):
         try:
             call(channel, method, metadata)
-            found[method.name] = "let in"
+            found[method.full_name] = "let in"
         except grpc.RpcError as error:
             refusal = refusal_of(error)
             kept_out = refusal.code.name in {"UNAUTHENTICATED", "PERMISSION_DENIED"}
-            found[method.name] = refusal.reason if kept_out else "let in"
+            found[method.full_name] = refusal.reason if kept_out else "let in"
     assert found
     return found
 
@@ -133,7 +134,7 @@ def test_all_services_of_the_contract_are_served_by_some_process(tmp_path: Path)
         home.mkdir()
         with running(name, home) as channel:
             served |= served_by(channel)
-    assert {service.full_name for service in SERVICES} == served - OTHERS
+    assert {service.full_name for service in (*SERVICES, STANDARD)} == served - OTHERS
 
 
 @pytest.mark.parametrize(
@@ -147,7 +148,12 @@ def test_nothing_is_done_for_who_is_not_known(
 
 def test_a_token_to_read_only_reads(process: grpc.Channel) -> None:
     found = outcomes(process, bearer(READ))
-    assert found == {name: "WRITE_SCOPE_NEEDED" if name in WRITING else "let in" for name in found}
+    expected = {
+        name: "WRITE_SCOPE_NEEDED" if name.rpartition(".")[2] in WRITING else "let in"
+        for name in found
+    }
+    assert expected == found
+    assert f"{STANDARD.full_name}.CancelOperation" in found
 
 
 def test_a_token_to_write_does_everything(process: grpc.Channel) -> None:

@@ -6,9 +6,13 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+from google.longrunning import operations_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 import ktrdr
+
+STANDARD: ServiceDescriptor = operations_pb2.DESCRIPTOR.services_by_name["Operations"]
+"""The standard service that every process serves beside the contract."""
 
 
 def _services() -> Iterator[ServiceDescriptor]:

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-from google.longrunning import operations_pb2 as lro
-
 from shared.operations.longrunning_servicer import SERVICE_NAME, longrunning_service
 from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
+from tests.support.contract import STANDARD
 from tests.unit.operations.fakes import ME
 
 SERVICE = longrunning_service(OperationsServicer(OperationsService(MemoryOperationStore(), ME)))
-STANDARD = lro.DESCRIPTOR.services_by_name["Operations"]
 WRITES = {"CancelOperation", "DeleteOperation"}
 
 

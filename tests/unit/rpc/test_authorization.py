@@ -65,6 +65,12 @@ def test_health_is_open_and_reflection_is_read() -> None:
     assert Scope.READ is scope_of(f"/{reflection.SERVICE_NAME}/ServerReflectionInfo")
 
 
+def test_a_contract_that_cannot_say_what_only_reads_needs_write_unless_it_is_said_for_it() -> None:
+    for method in ("Get", "Do"):
+        expected = Scope.READ if method == "Get" else Scope.WRITE
+        assert expected == scope_of(f"/{PROBE}/{method}", {f"/{PROBE}/Get"})
+
+
 @pytest.mark.parametrize(
     "method",
     [
