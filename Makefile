@@ -16,7 +16,7 @@ BREAKING_AGAINST ?= $(shell [ "$$(git rev-parse HEAD)" = "$$(git rev-parse --ver
 # make demo-hosts TLS=1: the demos over TLS, with tokens.
 SECURED := $(if $(TLS),--tls)
 
-.PHONY: help setup demo demo-hosts demo-data dev-certs test lint format protos protos-check bench lock clean
+.PHONY: help setup demo demo-hosts demo-data dev-certs test lint format protos protos-check diagrams reference bench lock clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -71,6 +71,12 @@ protos-check: setup ## Fail if protos/gen is not what the contract generates
 		&& $(MAKE) --no-print-directory protos GEN="$$fresh/gen" \
 		&& diff -r --exclude=__pycache__ "$$fresh/gen" protos/gen \
 		|| { echo "protos/gen is not current: run make protos" >&2; exit 1; }
+
+diagrams: setup ## Draw the pictures of the documents
+	@$(BIN)/python -m docs.drawing
+
+reference: setup ## Generate the references from the contract and from docstrings
+	@$(BIN)/python -m docs.reference
 
 bench: setup ## Measure reports, reads beside a bare echo, a frozen host's neighbours, and the store
 	$(BIN)/python -m benchmarks.bridge

@@ -1,0 +1,1 @@
+"""Documents, and what draws and generates parts of them; not part of what is installed."""
