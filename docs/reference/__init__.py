@@ -1,0 +1,1 @@
+"""The references: Markdown generated from the contract and from docstrings, `make reference`."""
