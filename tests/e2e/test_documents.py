@@ -15,6 +15,7 @@ from tests.support.programs import ROOT
 from tests.support.shell_blocks import RunnableBlock, play, runnable_blocks
 
 DOCUMENTS = {
+    "docs/architecture/operations/migration-guide.md": 2,
     "docs/testing/e2e-data-loading-pull.md": 20,
     "docs/testing/e2e-host-training-pull.md": 12,
     "docs/testing/e2e-local-training-pull.md": 10,

@@ -35,6 +35,7 @@ HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 VARIABLE = re.compile(r"\b(?:KTRDR_[A-Z_]*[A-Z]|[A-Z]+_(?:CACHE_TTL|HOST_SERVICE_URL))\b")
 MAKE = re.compile(r"(?:^|[\s;&|(])make ([a-z][a-z-]*)")
 TREE_ROOT = "ktrdr/"
+MIGRATION_GUIDE = "docs/architecture/operations/migration-guide.md"
 SETTINGS: Mapping[str, type[ProcessSettings]] = {
     "backend": BackendSettings,
     "training_host": TrainingHostSettings,
@@ -156,6 +157,11 @@ def prose(text: str) -> str:
 def blocks(text: str, *languages: str) -> list[str]:
     """The fenced blocks in one of these languages."""
     return [body for _, language, body in FENCE.findall(text) if language in languages]
+
+
+def section(text: str, title: str) -> str:
+    """What stands below a heading of the second level, up to the next one."""
+    return text.partition(f"\n## {title}\n")[2].partition("\n## ")[0] + "\n"
 
 
 def links(text: str) -> list[str]:
@@ -482,11 +488,11 @@ PLACES: Mapping[str, Place] = {
 
 
 def follow_the_example(project: Path) -> list[str]:
-    """Do in a copy of the project what CONTRIBUTING.md says; return the new tests."""
+    """Do in a copy of the project what the migration guide says; return the new tests."""
     for name in (*PROGRAM, "protos/ktrdr", "strategies", "tests"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, project / name, ignore=ignored)
-    text = text_of("CONTRIBUTING.md")
+    text = section(text_of(MIGRATION_GUIDE), "Add an operation type")
     files = dict(EXAMPLE_FILE.findall(text))
     for path, content in files.items():
         assert not (ROOT / path).exists()
