@@ -16,6 +16,7 @@ from tests.support.shell_blocks import RunnableBlock, play, runnable_blocks
 
 DOCUMENTS = {
     "docs/architecture/operations/migration-guide.md": 2,
+    "docs/architecture/operations/runbook.md": 7,
     "docs/testing/e2e-data-loading-pull.md": 20,
     "docs/testing/e2e-host-training-pull.md": 12,
     "docs/testing/e2e-local-training-pull.md": 10,

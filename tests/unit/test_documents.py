@@ -22,7 +22,7 @@ from backend.cli.app import app
 from backend.settings import BackendSettings
 from ib_host.settings import IbHostSettings
 from shared.operations.model import TRANSITIONS
-from shared.rpc.errors import Code
+from shared.rpc.errors import Code, KtrdrError
 from shared.settings import ProcessSettings
 from training_host.settings import TrainingHostSettings
 
@@ -36,6 +36,7 @@ VARIABLE = re.compile(r"\b(?:KTRDR_[A-Z_]*[A-Z]|[A-Z]+_(?:CACHE_TTL|HOST_SERVICE
 MAKE = re.compile(r"(?:^|[\s;&|(])make ([a-z][a-z-]*)")
 TREE_ROOT = "ktrdr/"
 MIGRATION_GUIDE = "docs/architecture/operations/migration-guide.md"
+RUNBOOK = "docs/architecture/operations/runbook.md"
 SETTINGS: Mapping[str, type[ProcessSettings]] = {
     "backend": BackendSettings,
     "training_host": TrainingHostSettings,
@@ -133,6 +134,13 @@ def _reasons_of(tree: ast.Module) -> Iterator[str]:
                 pass
         if isinstance(found, ast.Constant) and found.value:
             yield str(found.value)
+
+
+def error_classes(root: type[KtrdrError]) -> Iterator[type[KtrdrError]]:
+    """An error and everything derived from it."""
+    yield root
+    for kind in root.__subclasses__():
+        yield from error_classes(kind)
 
 
 def parse_command(arguments: Sequence[str]) -> None:
@@ -411,12 +419,28 @@ NEVER_ANSWERED = {
 }
 
 
-def test_the_error_tables_name_every_reason_but_those_that_say_no_more_than_their_code() -> None:
-    named = {row[0] for rows in tables(text_of("ARCHITECTURE.md"), "reason") for row in rows}
+def test_the_runbook_names_every_reason_but_those_that_say_no_more_than_their_code() -> None:
+    named = {row[0] for rows in tables(text_of(RUNBOOK), "reason") for row in rows}
     found = reasons()
     assert len(named) > 10
     assert set() == named - found
     assert set() == found - named - NEVER_ANSWERED.keys() - {code.name for code in Code}
+
+
+def test_the_runbook_has_a_cause_and_a_mend_for_every_reason() -> None:
+    rows = [row for table in tables(text_of(RUNBOOK), "reason") for row in table]
+    assert [] == [row for row in rows if not all(row)]
+
+
+def test_the_runbook_names_the_code_that_each_error_has() -> None:
+    (rows,) = tables(text_of(RUNBOOK), "reason", "code", "cause", "mend")
+    classes = {kind.reason: kind.code.name for kind in error_classes(KtrdrError)}
+    named = {row[0]: row[1] for row in rows}
+    assert {} == {
+        reason: (code, classes[reason])
+        for reason, code in named.items()
+        if reason in classes and classes[reason] != code
+    }
 
 
 def test_every_path_in_the_readmes_tree_exists_once() -> None:

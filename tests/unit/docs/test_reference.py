@@ -91,7 +91,8 @@ def test_signatures_name_types_and_defaults_one_a_line_where_they_are_long() -> 
     assert "\nowner: Owner\n" in text
     assert (
         "\nget_operation(\n    operation_id: str,\n    *,\n"
-        "    max_staleness: float | None = None,\n    metrics_cursor: int = 0,\n    timeout: float,\n) -> OperationView\n"
+        "    max_staleness: float | None = None,\n    metrics_cursor: int = 0,\n"
+        "    timeout: float,\n) -> OperationView\n"
     ) in text
 
 
