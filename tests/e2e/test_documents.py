@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.postgres import PostgresServer
 from tests.support.programs import ROOT
 from tests.support.shell_blocks import RunnableBlock, play, runnable_blocks
 
 DOCUMENTS = {
     "docs/architecture/operations/migration-guide.md": 2,
+    "docs/architecture/operations/production.md": 6,
     "docs/architecture/operations/runbook.md": 7,
     "docs/testing/e2e-data-loading-pull.md": 20,
     "docs/testing/e2e-host-training-pull.md": 12,
@@ -122,9 +124,15 @@ def test_a_play_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(WITHIN + 60)
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_every_runnable_block_runs(document: str, tmp_path: Path) -> None:
-    blocks = runnable_blocks((ROOT / document).read_text("utf-8"))
+def test_every_runnable_block_runs(
+    document: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    text = (ROOT / document).read_text("utf-8")
+    variables = {}
+    if "createdb" in text:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        variables = server.variables()
 
-    played = play(blocks, tmp_path, within=WITHIN)
+    played = play(runnable_blocks(text), tmp_path, within=WITHIN, variables=variables)
 
     assert played.succeeded, played.output

@@ -65,6 +65,15 @@ class PostgresServer:
         quoted = password.replace(" ", "%20")
         return f"postgresql://{USER}:{quoted}@127.0.0.1:{self.port}/{database}"
 
+    def variables(self) -> dict[str, str]:
+        """What leads PostgreSQL's own programs to it, and libpq where a URL names no server."""
+        return {
+            "PGHOST": "127.0.0.1",
+            "PGPORT": str(self.port),
+            "PGUSER": USER,
+            "PGPASSWORD": PASSWORD,
+        }
+
     def new_database(self, options: str = "") -> str:
         """Create an empty database; return its URL."""
         name = f"test_{uuid4().hex}"

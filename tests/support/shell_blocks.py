@@ -35,6 +35,7 @@ PORTS: Mapping[str, str] = {
     "50051": "KTRDR_BACKEND_ADDRESS",
     "50052": "KTRDR_TRAINING_HOST_ADDRESS",
     "50053": "KTRDR_IB_HOST_ADDRESS",
+    "50062": "",
     "4002": "",
 }
 """The ports that documents name, and the setting whose default has it."""
@@ -107,10 +108,16 @@ class Played:
     """What the commands said, with a line at the beginning of each block."""
 
 
-def play(blocks: Sequence[RunnableBlock], folder: Path, *, within: float) -> Played:
+def play(
+    blocks: Sequence[RunnableBlock],
+    folder: Path,
+    *,
+    within: float,
+    variables: Mapping[str, str] | None = None,
+) -> Played:
     """Run the blocks in a copy of the checkout's surface, on free ports, with an empty home.
 
-    Whatever they have started is stopped at the end.
+    `variables` are set besides. Whatever the blocks have started is stopped at the end.
     """
     ports = dict(zip(PORTS, _free_ports(len(PORTS)), strict=True))
     text = script(blocks)
@@ -125,7 +132,7 @@ def play(blocks: Sequence[RunnableBlock], folder: Path, *, within: float) -> Pla
         bash = subprocess.Popen(
             ["bash", "-c", text],
             cwd=folder / "checkout",
-            env=_environment(folder, ports),
+            env={**_environment(folder, ports), **(variables or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
