@@ -36,6 +36,14 @@ VARIABLE = re.compile(r"\b(?:KTRDR_[A-Z_]*[A-Z]|[A-Z]+_(?:CACHE_TTL|HOST_SERVICE
 MAKE = re.compile(r"(?:^|[\s;&|(])make ([a-z][a-z-]*)")
 TREE_ROOT = "ktrdr/"
 MIGRATION_GUIDE = "docs/architecture/operations/migration-guide.md"
+OPERATIONS_DOCUMENTS = (
+    "README",
+    "api-reference",
+    "migration-guide",
+    "production",
+    "python-reference",
+    "runbook",
+)
 RUNBOOK = "docs/architecture/operations/runbook.md"
 SETTINGS: Mapping[str, type[ProcessSettings]] = {
     "backend": BackendSettings,
@@ -335,6 +343,7 @@ def test_the_documents_are_found() -> None:
         "docs/testing/e2e-host-training-pull.md",
         "docs/testing/e2e-data-loading-pull.md",
         "docs/tws-simulator.md",
+        *(f"docs/architecture/operations/{name}.md" for name in OPERATIONS_DOCUMENTS),
     } <= set(DOCUMENTS)
 
 
