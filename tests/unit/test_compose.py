@@ -6,6 +6,7 @@ import re
 import subprocess
 from collections.abc import Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -197,3 +198,59 @@ def test_each_image_gets_what_its_process_needs_and_no_more() -> None:
         "training_host": [*constrained, ".[training,postgres]"],
         "ib_host": [*constrained, ".[ib,postgres]"],
     } == installs
+
+
+# ------------------------------------------------------------ the production plan's override
+
+OVERRIDE: Mapping[str, Any] = yaml.safe_load(
+    re.findall(
+        r"^```yaml\n(.*?)^```",
+        (ROOT / "docs/architecture/operations/production.md").read_text("utf-8"),
+        re.DOTALL | re.MULTILINE,
+    )[0]
+)
+
+
+def test_the_override_of_the_production_plan_keeps_to_the_schema(tmp_path: Path) -> None:
+    file = tmp_path / "docker-compose.override.yml"
+    file.write_text(yaml.safe_dump(OVERRIDE), "utf-8")
+    done = subprocess.run(
+        [
+            *Programs.command("check-jsonschema"),
+            "--builtin-schema",
+            "vendor.compose-spec",
+            str(file),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stdout
+
+
+@each_service
+def test_the_override_of_the_production_plan_secures_a_service(
+    service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {
+        **SERVICES[service]["environment"],
+        **OVERRIDE["services"][service]["environment"],
+    }
+    assert set() == set(environment) - variables(SETTINGS[service])
+    for name, value in environment.items():
+        monkeypatch.setenv(name, interpolated(str(value)))
+
+    settings = load_settings(SETTINGS[service])
+
+    assert not settings.insecure
+    assert None not in {settings.tls_cert, settings.tls_key, settings.tokens_file, settings.tls_ca}
+    assert (settings.token_file is not None) == (service == "backend")
+
+
+def test_the_override_of_the_production_plan_mounts_its_files_where_no_volume_is() -> None:
+    for service in SERVICES:
+        (mounted,) = OVERRIDE["services"][service]["volumes"]
+        folder = mounted.split(":")[1]
+        assert folder not in mounts(service).values()
+        files = OVERRIDE["services"][service]["environment"].values()
+        assert {folder} == {value.rpartition("/")[0] for value in files if "/" in value}
