@@ -16,9 +16,11 @@ from tests.support.programs import ROOT
 from tests.support.shell_blocks import RunnableBlock, play, runnable_blocks
 
 DOCUMENTS = {
+    "README.md": 8,
     "docs/architecture/operations/migration-guide.md": 2,
     "docs/architecture/operations/production.md": 6,
     "docs/architecture/operations/runbook.md": 7,
+    "docs/market-data.md": 2,
     "docs/testing/e2e-data-loading-pull.md": 20,
     "docs/testing/e2e-host-training-pull.md": 12,
     "docs/testing/e2e-local-training-pull.md": 10,
