@@ -177,7 +177,7 @@ def _left(folder: Path) -> list[str]:
 def _environment(folder: Path, ports: Mapping[str, str]) -> dict[str, str]:
     settings = {name: f"127.0.0.1:{ports[port]}" for port, name in PORTS.items() if name}
     targets = {name: f"127.0.0.1:{ports[port]}" for name, port in TARGETS.items()}
-    foreign = ("KTRDR_", "PYTEST_", "COV_", "OPERATIONS_")
+    foreign = ("KTRDR_", "OPERATIONS_", "PYTEST_", "COV")  # of whoever runs the tests
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return {
         **kept,
