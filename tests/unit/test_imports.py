@@ -86,8 +86,8 @@ def faults(module: str, source: str, *, package: bool = False) -> list[str]:
 
 def _direction(module: str, name: str) -> str:
     own, other = module.partition(".")[0], name.partition(".")[0]
-    if other in {"tests", "benchmarks"}:
-        return "only tests and benchmarks import these"
+    if other in {"tests", "benchmarks", "docs"}:
+        return "only tests, benchmarks and documents import these"
     if other in PROCESSES and own not in PROCESSES:
         return "imports point one way: ktrdr, shared, processes"
     if other in PROCESSES and own != other:
