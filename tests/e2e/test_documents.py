@@ -20,6 +20,7 @@ DOCUMENTS = {
     "docs/architecture/operations/migration-guide.md": 2,
     "docs/architecture/operations/production.md": 6,
     "docs/architecture/operations/runbook.md": 7,
+    "docs/architecture/operations/standard-clients.md": 3,
     "docs/market-data.md": 2,
     "docs/testing/e2e-data-loading-pull.md": 20,
     "docs/testing/e2e-host-training-pull.md": 12,

@@ -43,6 +43,7 @@ OPERATIONS_DOCUMENTS = (
     "production",
     "python-reference",
     "runbook",
+    "standard-clients",
 )
 RUNBOOK = "docs/architecture/operations/runbook.md"
 SETTINGS: Mapping[str, type[ProcessSettings]] = {
