@@ -30,6 +30,7 @@ from shared.operations.model import (
     PackedResult,
     Progress,
 )
+from shared.operations.source import OwnerState, SourceReading
 from shared.operations.views import OperationView
 from shared.rpc.errors import Code, MalformedAnswerError
 
@@ -74,12 +75,39 @@ class RemotePage:
 def view_from(answer: service_pb.GetOperationResponse, asked: str, cursor: int) -> OperationView:
     """Read the answer of GetOperation(`asked`, metrics_cursor=`cursor`)."""
     view = operation_view_from(answer.operation, asked)
-    count = view.operation.metrics_count
-    _require(cursor + len(answer.metrics) <= max(cursor, count), "metrics", "go past metrics_count")
-    end = min(cursor + len(answer.metrics), count)  # of a shorter log than we know, its end
-    _require(answer.new_cursor == end, "new_cursor", "skips metrics")
+    _check_page(answer, view.operation.metrics_count, cursor)
     return OperationView(
         view.operation, view.freshness, view.liveness, tuple(map(_metric, answer.metrics))
+    )
+
+
+def _check_page(answer: service_pb.GetOperationResponse, count: int, cursor: int) -> None:
+    """Check that the metrics are those from the cursor on."""
+    _require(count >= 0, "metrics_count", "is negative")
+    end = cursor + len(answer.metrics)
+    _require(end <= max(cursor, count), "metrics", "go past metrics_count")
+    # Of a shorter log than we know, its end.
+    _require(answer.new_cursor == min(end, count), "new_cursor", "skips metrics")
+
+
+def reading_from(answer: service_pb.GetOperationResponse, asked: str, cursor: int) -> SourceReading:
+    """Read the same answer as news of an operation: what is known of it here is not read again."""
+    message = answer.operation
+    _require(message.operation_id == asked, "operation_id", "is another's")
+    _check_page(answer, message.metrics_count, cursor)
+    _require(message.HasField("freshness"), "freshness", "is missing")
+    path = _path(message.freshness)
+    liveness = _liveness(message.liveness) if message.HasField("liveness") else None
+    return SourceReading(
+        cursor=cursor,
+        metrics=tuple(map(_metric, answer.metrics)),
+        metrics_count=message.metrics_count,
+        progress=_progress(message.progress) if message.HasField("progress") else None,
+        last_report_age=None if liveness is None else liveness.last_report_age,
+        age=_seconds("freshness.age", message.freshness.age),
+        operation=_owner_state(message),
+        liveness=liveness,
+        path=path,
     )
 
 
@@ -126,6 +154,28 @@ def retry_after_from(answer: service_pb.WaitOperationResponse) -> float | None:
 
 
 def _operation(message: pb.Operation) -> Operation:
+    state = _owner_state(message)
+    if message.metrics_count < 0:
+        raise MalformedAnswerError("metrics_count is negative.")
+    return Operation(
+        operation_id=message.operation_id,
+        type=_known("type", message.type, TYPE_FROM_PROTO),
+        status=state.status,
+        create_time=_time("create_time", message.create_time),
+        update_time=_time("update_time", message.update_time),
+        progress=_progress(message.progress) if message.HasField("progress") else None,
+        metadata=dict(message.metadata),
+        metrics_count=message.metrics_count,
+        start_time=state.start_time,
+        end_time=state.end_time,
+        cancel_time=state.cancel_time,
+        cancel_reason=state.cancel_reason,
+        result=state.result,
+        error=state.error,
+    )
+
+
+def _owner_state(message: pb.Operation) -> OwnerState:
     status = _known("status", message.status, STATUS_FROM_PROTO)
     outcome, terminal = message.WhichOneof("outcome"), status.terminal
     end_time = _optional_time("end_time", message)
@@ -133,23 +183,14 @@ def _operation(message: pb.Operation) -> Operation:
         raise _unfit("outcome", status)
     if (end_time is not None) != terminal:
         raise _unfit("end_time", status)
-    if message.metrics_count < 0:
-        raise MalformedAnswerError("metrics_count is negative.")
-    return Operation(
-        operation_id=message.operation_id,
-        type=_known("type", message.type, TYPE_FROM_PROTO),
-        status=status,
-        create_time=_time("create_time", message.create_time),
-        update_time=_time("update_time", message.update_time),
-        progress=_progress(message.progress) if message.HasField("progress") else None,
-        metadata=dict(message.metadata),
-        metrics_count=message.metrics_count,
-        start_time=_optional_time("start_time", message),
-        end_time=end_time,
-        cancel_time=_optional_time("cancel_time", message),
-        cancel_reason=message.cancel_reason,
-        result=_result(message) if outcome == "result" else None,
-        error=_error(message.error) if outcome == "error" else None,
+    return OwnerState(
+        status,
+        _optional_time("start_time", message),
+        end_time,
+        _optional_time("cancel_time", message),
+        message.cancel_reason,
+        _result(message) if outcome == "result" else None,
+        _error(message.error) if outcome == "error" else None,
     )
 
 
@@ -202,14 +243,19 @@ def _error(message: pb.OperationError) -> OperationError:
 
 
 def _freshness(message: pb.Freshness) -> Freshness:
-    _require(len(message.path) > 0, "freshness.path", "is empty")
+    path = _path(message)
     return Freshness(
         age=_seconds("freshness.age", message.age),
         source=_known("freshness.source", message.source, _SOURCE_FROM_PROTO),
         cached=message.cached,
         refresh_error=_error(message.refresh_error) if message.HasField("refresh_error") else None,
-        path=tuple(map(_hop, message.path)),
+        path=path,
     )
+
+
+def _path(message: pb.Freshness) -> tuple[Hop, ...]:
+    _require(len(message.path) > 0, "freshness.path", "is empty")
+    return tuple(map(_hop, message.path))
 
 
 def _hop(message: pb.Hop) -> Hop:

@@ -154,7 +154,7 @@ class ProgressBridge:
             if progress.percentage is not None:
                 known = min(100.0, progress.percentage)
                 self._high_water = max(known, self._high_water or 0.0)
-            return replace(progress, percentage=self._high_water, update_time=self._wall(record[0]))
+            return progress.placed(self._high_water, self._wall(record[0]))
 
     def _resolve(self, record: Record) -> Progress:
         """Build what a record stands for; a subclass resolves its own kinds."""

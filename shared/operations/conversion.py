@@ -84,10 +84,11 @@ def time_of(message: Timestamp) -> datetime:
 def set_duration(message: Duration, seconds: float) -> None:
     """Set a duration to seconds, to the microsecond."""
     microseconds = round(seconds * 1e6)
-    sign = -1 if microseconds < 0 else 1  # both parts have the sign of the whole
-    whole, rest = divmod(abs(microseconds), 1_000_000)
-    message.seconds = sign * whole
-    message.nanos = sign * rest * 1000
+    whole, rest = divmod(microseconds, 1_000_000)
+    if whole < 0 and rest:  # both parts have the sign of the whole
+        whole, rest = whole + 1, rest - 1_000_000
+    message.seconds = whole
+    message.nanos = rest * 1000
 
 
 def duration(seconds: float) -> Duration:

@@ -135,6 +135,8 @@ class Flights:
 
 def log_refresh(live: LiveOperation, source: OperationSource, first_cursor: int) -> None:
     """Say at debug level how far a read has brought the cursor."""
+    if not logger.isEnabledFor(logging.DEBUG):
+        return
     logger.debug(
         "Refreshed operation %s from %s (cursor %d → %d)",
         live.operation_id,

@@ -27,7 +27,7 @@ from shared.operations.model import (
     PackedResult,
     Progress,
 )
-from shared.operations.source import OperationSource, SourceReading
+from shared.operations.source import OperationSource, OwnerState, SourceReading
 from shared.operations.store import MetricsMissingError
 from shared.rpc.errors import FailedPreconditionError, KtrdrError, StoreUnavailableError
 
@@ -331,7 +331,7 @@ class LiveOperation:
 
     def _change(self, **fields: object) -> None:
         operation = replace(self.record.operation, **fields)  # type: ignore[arg-type]  # callers name its fields
-        self.record = replace(self.record, operation=operation)
+        self.record = self.record.of(operation)
 
     # --------------------------------------------------------------- adoption
 
@@ -353,10 +353,11 @@ class LiveOperation:
             self._path = reading.path
             self._owner_liveness = reading.liveness
             self._last_report_age = reading.last_report_age
-            news = self._progress_of(reading.progress)
+            operation = self._reported(reading.progress)
             if reading.operation is not None:
-                news |= self._owner_state_of(reading.operation, last_page=not reading.has_more)
-            self._change(**news)
+                operation = self._told(operation, reading.operation, last_page=not reading.has_more)
+            if operation is not self.record.operation:
+                self.record = self.record.of(operation)
             return True
 
     def land(self, flight: Flight, observed_at: float) -> None:
@@ -371,40 +372,50 @@ class LiveOperation:
         with self.lock:
             self.observed_at = max(self.observed_at, observed_at)
 
-    def _progress_of(self, progress: Progress | None) -> dict[str, object]:
-        """The fields of the record that a reading's progress changes."""
-        known = self.record.operation.progress
-        updated = self.record.operation.update_time
+    def _reported(self, progress: Progress | None) -> Operation:
+        """The operation with the metrics as they are now and a reading's progress.
+
+        Itself if both are known: many things are remembered of a copy.
+        """
+        ours, count = self.record.operation, len(self._metrics)
+        known, updated = ours.progress, ours.update_time
         if progress is None or (
             known is not None and (progress.percentage or 0.0) < (known.percentage or 0.0)
         ):
             progress = known
         elif progress.update_time is not None:
             updated = max(updated, progress.update_time)
-        return {
-            "progress": progress,
-            "update_time": updated,
-            "metrics_count": len(self._metrics),
-        }
+        if count == ours.metrics_count and updated == ours.update_time and progress == known:
+            return ours
+        return ours.reported(progress, updated, count)
 
-    def _owner_state_of(self, theirs: Operation, *, last_page: bool) -> dict[str, object]:
-        """The fields that the owner's state changes, never going back.
+    def _told(self, ours: Operation, theirs: OwnerState, *, last_page: bool) -> Operation:
+        """The operation with what its owner's state changes, never going back.
 
         Its end is taken only with its last metrics.
         """
-        ours = self.record.operation
         status = ours.status
         if not theirs.status.terminal and _ORDER[theirs.status] > _ORDER[status]:
             status = theirs.status
-        if theirs.status.terminal and last_page and self.ending is None:
-            end_time = theirs.end_time or theirs.update_time
-            self.ending = Ending(theirs.status, end_time, theirs.result, theirs.error)
-        return {
-            "status": status,
-            "start_time": ours.start_time or theirs.start_time,
-            "cancel_time": ours.cancel_time or theirs.cancel_time,
-            "cancel_reason": ours.cancel_reason or theirs.cancel_reason,
-        }
+        if theirs.end_time is not None and last_page and self.ending is None:
+            self.ending = Ending(theirs.status, theirs.end_time, theirs.result, theirs.error)
+        start_time = ours.start_time or theirs.start_time
+        cancel_time = ours.cancel_time or theirs.cancel_time
+        cancel_reason = ours.cancel_reason or theirs.cancel_reason
+        if (status, start_time, cancel_time, cancel_reason) == (
+            ours.status,
+            ours.start_time,
+            ours.cancel_time,
+            ours.cancel_reason,
+        ):
+            return ours
+        return replace(
+            ours,
+            status=status,
+            start_time=start_time,
+            cancel_time=cancel_time,
+            cancel_reason=cancel_reason,
+        )
 
     # ---------------------------------------------------------------- waiting
 

@@ -30,6 +30,10 @@ class Refreshed:
     """Why the bound was not met; None if it was."""
 
 
+_KNOWN, _READ = Refreshed(cached=True), Refreshed(cached=False)
+"""How nearly all refreshes go."""
+
+
 @dataclass(frozen=True, slots=True)
 class Need:
     """One caller's need of one operation."""
@@ -73,7 +77,7 @@ class Refresher:
         """
         need = self.need(live, staleness)
         if need is None:
-            return Refreshed(cached=True)
+            return _KNOWN
         if need.source.target is None:
             return self.obtain(need, deadline)
         try:
@@ -135,7 +139,8 @@ class Refresher:
         )
         if error is not None:
             return Refreshed(cached=True, error=error)
-        return Refreshed(cached=False, error=self._late(need))
+        too_late = self._late(need)
+        return _READ if too_late is None else Refreshed(cached=False, error=too_late)
 
     def _late(self, need: Need) -> KtrdrError | None:
         """The error of an answer that got too old on its way.

@@ -6,20 +6,19 @@ same name is not taken, whatever address it answers at.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from shared.clock import Clock
 from shared.operations.model import (
     FreshnessSource,
-    Operation,
+    Hop,
     OperationError,
     OperationStatus,
-    OperationType,
     Owner,
 )
 from shared.operations.remote import PendingAnswer, RemoteOperationStub
-from shared.operations.source import SourceReading
+from shared.operations.source import OwnerState, SourceReading
 from shared.operations.store import ACTIVE
 from shared.operations.views import OperationView
 from shared.rpc.errors import (
@@ -109,9 +108,7 @@ class RemoteSource:
         /,
     ) -> PendingReading:
         """Ask the owner and do not wait; an unknown start is left to a read that waits."""
-        answer = self._stub.begin_get_operation(
-            self._id, max_staleness=max_staleness, metrics_cursor=cursor, timeout=timeout
-        )
+        answer = self._stub.begin_read_operation(self._id, cursor, max_staleness, timeout=timeout)
         return PendingReading(self, answer, cursor)
 
     def cancel(self, reason: str, timeout: float) -> None:
@@ -129,21 +126,10 @@ class RemoteSource:
         """Wait at the owner for the operation's end, as one call."""
         return PendingEnd(self._stub.begin_wait_operation(self._id, timeout=timeout))
 
-    def reading(self, view: OperationView, cursor: int) -> SourceReading:
-        """Take an answer for what it is; raises WrongHostError if it is not the owner's."""
-        self._require_owner(view.freshness.path[0].instance)
+    def heard(self, path: Sequence[Hop]) -> None:
+        """Note that an answer came this way; raises WrongHostError if it is not the owner's."""
+        self._require_owner(path[0].instance)
         self._start_again = None
-        return SourceReading(
-            cursor=cursor,
-            metrics=view.metrics,
-            metrics_count=view.operation.metrics_count,
-            progress=view.operation.progress,
-            last_report_age=view.liveness.last_report_age if view.liveness else None,
-            age=view.freshness.age,
-            operation=view.operation,
-            liveness=view.liveness,
-            path=view.freshness.path,
-        )
 
     def missing(self, error: NotFoundError, cursor: int) -> SourceReading:
         """What it means that the operation is unknown, for a read that cannot start it again."""
@@ -157,17 +143,16 @@ class RemoteSource:
         return reading
 
     def _get(self, cursor: int, max_staleness: float, timeout: float) -> SourceReading:
-        view = self._stub.get_operation(
-            self._id, max_staleness=max_staleness, metrics_cursor=cursor, timeout=timeout
-        )
-        return self.reading(view, cursor)
+        reading = self._stub.read_operation(self._id, cursor, max_staleness, timeout=timeout)
+        self.heard(reading.path)
+        return reading
 
     def _cancel(self, reason: str, timeout: float) -> None:
         """Cancel at the owner; another instance may run a training of the same name."""
         give_up_at = self._clock.monotonic() + timeout
         self._require_owner(self._stub.list_operations(ACTIVE, "", 1, timeout=timeout).instance)
         view = self._stub.cancel_operation(self._id, reason, timeout=self._left(give_up_at))
-        self.reading(view, 0)
+        self.heard(view.freshness.path)
 
     def _missing(self, error: NotFoundError, cursor: int) -> SourceReading | None:
         """The reading of a lost operation; None if the owner was perhaps never told.
@@ -204,17 +189,8 @@ class RemoteSource:
 
     def _ended(self, error: OperationError, cursor: int) -> SourceReading:
         """The reading of an operation that failed with what only we can tell."""
-        now = self._clock.now()
-        operation = Operation(
-            operation_id=self._id,
-            type=OperationType.TRAINING,  # never taken over
-            status=OperationStatus.FAILED,
-            create_time=now,
-            update_time=now,
-            end_time=now,
-            error=error,
-        )
-        return SourceReading(cursor, (), cursor, None, operation=operation)
+        state = OwnerState(OperationStatus.FAILED, end_time=self._clock.now(), error=error)
+        return SourceReading(cursor, (), cursor, None, operation=state)
 
     def _require_owner(self, instance: str) -> None:
         if instance != self._owner.instance_id:
@@ -231,7 +207,7 @@ class PendingReading:
     """A read of a remote source that is on its way."""
 
     source: RemoteSource
-    answer: PendingAnswer[OperationView]
+    answer: PendingAnswer[SourceReading]
     cursor: int
 
     def add_done_callback(self, call: Callable[[object], object], /) -> None:
@@ -241,9 +217,11 @@ class PendingReading:
     def result(self) -> SourceReading:
         """Return what it brought, or raise a KtrdrError."""
         try:
-            return self.source.reading(self.answer.result(), self.cursor)
+            reading = self.answer.result()
         except NotFoundError as error:
             return self.source.missing(error, self.cursor)
+        self.source.heard(reading.path)
+        return reading
 
 
 @dataclass(frozen=True, slots=True)

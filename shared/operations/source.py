@@ -8,10 +8,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 from shared.operations.bridge import ProgressBridge
-from shared.operations.model import FreshnessSource, Hop, Liveness, Metric, Operation, Progress
+from shared.operations.model import (
+    FreshnessSource,
+    Hop,
+    Liveness,
+    Metric,
+    OperationError,
+    OperationStatus,
+    PackedResult,
+    Progress,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerState:
+    """What the owner of an operation decides about it."""
+
+    status: OperationStatus
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    """None while it has not ended."""
+    cancel_time: datetime | None = None
+    cancel_reason: str = ""
+    result: PackedResult | None = None
+    error: OperationError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +52,7 @@ class SourceReading:
     """Seconds since the worker reported; None before its first report."""
     age: float = 0.0
     """Seconds the snapshot was old when the source answered."""
-    operation: Operation | None = None
+    operation: OwnerState | None = None
     """The owner's operation, if the owner decides how it ends; None if this
     process does."""
     liveness: Liveness | None = None

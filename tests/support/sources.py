@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from shared.operations.model import FreshnessSource, Hop, Metric, Operation, Progress
-from shared.operations.source import SourceReading
+from shared.operations.source import OwnerState, SourceReading
 from shared.rpc.errors import HostTimeoutError
 
 _PATIENCE = 10.0
@@ -158,7 +158,7 @@ class FakeRemoteSource:
             metrics_count=len(self.log),
             progress=self.progress,
             age=self.age,
-            operation=self.operation,
+            operation=None if self.operation is None else state_of(self.operation),
             path=self.path,
         )
 
@@ -173,6 +173,19 @@ class FakeRemoteSource:
         if self.after_read is not None:
             self.after_read()
         return answer
+
+
+def state_of(operation: Operation) -> OwnerState:
+    """What the owner of this operation decides about it."""
+    return OwnerState(
+        operation.status,
+        operation.start_time,
+        operation.end_time or (operation.update_time if operation.status.terminal else None),
+        operation.cancel_time,
+        operation.cancel_reason,
+        operation.result,
+        operation.error,
+    )
 
 
 def timed_out() -> HostTimeoutError:

@@ -18,6 +18,7 @@ from shared.operations import conversion
 from shared.operations.answer_conversion import (
     metrics_page_from,
     operation_view_from,
+    reading_from,
     remote_page_from,
     view_from,
 )
@@ -33,6 +34,7 @@ from shared.operations.model import (
 )
 from shared.operations.views import OperationView
 from shared.rpc.errors import Code, MalformedAnswerError
+from tests.support.sources import state_of
 from tests.unit.operations.drawn import COUNTS, FRESHNESSES, INT64, METRICS, NAMES, VIEWS
 from tests.unit.operations.fakes import DAY, RESULT, metric, operation
 
@@ -83,6 +85,24 @@ def test_what_another_process_knows_arrives_as_it_is_there(view: OperationView) 
     got = view_from(received, view.operation.operation_id, cursor)
 
     assert to_the_microsecond(view) == to_the_microsecond(got)
+
+
+@given(VIEWS)
+def test_news_of_an_operation_is_what_a_snapshot_of_it_says(view: OperationView) -> None:
+    count = max(len(view.metrics), view.operation.metrics_count)
+    view = replace(view, operation=replace(view.operation, metrics_count=count))
+    cursor = count - len(view.metrics)
+    answer = answer_of(view, cursor)
+
+    got = reading_from(answer, view.operation.operation_id, cursor)
+
+    known = view_from(answer, view.operation.operation_id, cursor)
+    assert (cursor, known.metrics, count) == (got.cursor, got.metrics, got.metrics_count)
+    assert known.operation.progress == got.progress
+    assert state_of(known.operation) == got.operation
+    assert (known.freshness.age, known.freshness.path) == (got.age, got.path)
+    assert known.liveness == got.liveness
+    assert (known.liveness.last_report_age if known.liveness else None) == got.last_report_age
 
 
 @given(FRESHNESSES, st.lists(METRICS, max_size=3), COUNTS.map(lambda n: n // 2), st.booleans())
@@ -255,6 +275,34 @@ def test_an_operation_that_cannot_be_is_refused_by_the_name_of_its_field(
 
     with pytest.raises(MalformedAnswerError) as raised:
         operation_view_from(message, "op")
+
+    assert raised.value.message.startswith(f"{field} ")
+
+
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("operation_id", put("operation_id", "another")),
+        ("status", put("status", 0)),
+        ("outcome", put("error.reason", "X")),
+        ("end_time", lambda message: message.end_time.CopyFrom(message.create_time)),
+        ("start_time", put("start_time", NEVER)),
+        ("metrics_count", put("metrics_count", -1)),
+        ("progress.percentage", put("progress.percentage", 101.0)),
+        ("freshness", lambda message: message.ClearField("freshness")),
+        ("freshness.path", lambda message: message.freshness.ClearField("path")),
+        ("freshness.age", put("freshness.age", BEFORE)),
+        ("liveness.last_report_age", put("liveness.last_report_age", TOO_LONG)),
+    ],
+)
+def test_news_that_cannot_be_is_refused_by_the_name_of_its_field(
+    field: str, change: Callable[[Any], None]
+) -> None:
+    answer = service_pb.GetOperationResponse(operation=running())
+    change(answer.operation)
+
+    with pytest.raises(MalformedAnswerError) as raised:
+        reading_from(answer, "op", 0)
 
     assert raised.value.message.startswith(f"{field} ")
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
 from ktrdr.operations.v1 import operation_pb2 as pb
 from shared.operations import conversion
@@ -62,3 +63,11 @@ def test_only_the_last_ones_that_were_asked_for_twice_are_remembered(
         filled(messages, view(kept, 0.0))
 
     assert ["a", "a", "b", "c", "c", "a"] == built
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.25, 1.0, 61.5, -0.25, -1.0, -61.5])
+def test_a_length_of_time_is_what_protobuf_makes_of_it(seconds: float) -> None:
+    expected = Duration()
+    expected.FromMicroseconds(round(seconds * 1e6))
+
+    assert expected == conversion.duration(seconds)

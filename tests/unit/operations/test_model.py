@@ -1,14 +1,24 @@
 from __future__ import annotations
 
+from dataclasses import MISSING, fields, replace
+from datetime import timedelta
+
 import pytest
 
 from shared.operations.model import (
     ACTIVE_STATUSES,
     TRANSITIONS,
+    Operation,
     OperationError,
+    OperationRecord,
     OperationStatus,
+    OperationType,
+    Owner,
+    PackedResult,
+    Progress,
 )
 from shared.rpc.errors import Code, OperationNotFoundError, UnavailableError
+from tests.unit.operations.fakes import DAY
 
 S = OperationStatus
 
@@ -48,3 +58,51 @@ def test_an_error_describes_what_was_raised() -> None:
         error.metadata,
     )
     assert OperationError.of(UnavailableError("later")).retryable
+
+
+LATER = DAY + timedelta(minutes=1)
+PROGRESS = Progress(40.0, "half", "training", 4, 10, 40, 100, DAY, 60.0, {"symbol": "IBM"})
+OPERATION = Operation(
+    operation_id="op",
+    type=OperationType.TRAINING,
+    status=S.CANCELLED,
+    create_time=DAY,
+    update_time=DAY,
+    progress=PROGRESS,
+    metadata={"strategy": "small"},
+    metrics_count=4,
+    start_time=DAY,
+    end_time=DAY,
+    cancel_time=DAY,
+    cancel_reason="enough",
+    result=PackedResult("type", b"value"),
+    error=OperationError(Code.CANCELLED, "CANCELLED", "Enough."),
+)
+RECORD = OperationRecord(
+    OPERATION, Owner("host", "first", "host:1"), "request", "digest", "starter", True, DAY
+)
+
+
+@pytest.mark.parametrize("value", [PROGRESS, OPERATION, RECORD])
+def test_what_is_copied_here_leaves_no_field_at_its_default(value: Progress) -> None:
+    """Else the tests below would not see a field that a copy forgets."""
+    for each in fields(value):
+        default = each.default if each.default_factory is MISSING else each.default_factory()
+        assert default != getattr(value, each.name), each.name
+
+
+def test_progress_is_placed_with_all_else_as_it_was() -> None:
+    assert replace(PROGRESS, percentage=50.0, update_time=LATER) == PROGRESS.placed(50.0, LATER)
+
+
+def test_an_operation_takes_a_report_with_all_else_as_it_was() -> None:
+    further = replace(PROGRESS, percentage=50.0)
+    expected = replace(OPERATION, progress=further, update_time=LATER, metrics_count=5)
+
+    assert expected == OPERATION.reported(further, LATER, 5)
+
+
+def test_a_record_takes_a_newer_copy_with_all_else_as_it_was() -> None:
+    newer = replace(OPERATION, metrics_count=5)
+
+    assert replace(RECORD, operation=newer) == RECORD.of(newer)

@@ -20,7 +20,7 @@ from shared.operations.model import (
 )
 from shared.operations.remote import RemoteOperationStub
 from shared.operations.remote_source import OPERATION_LOST, RemoteSource, StartAgain
-from shared.operations.source import SourceReading
+from shared.operations.source import OwnerState, SourceReading
 from shared.operations.views import OperationView
 from shared.rpc.errors import (
     AlreadyExistsError,
@@ -73,21 +73,11 @@ class TimedStub(RemoteOperationStub):
         super().__init__(channel)
         self.timeouts: list[float] = []
 
-    def get_operation(
-        self,
-        operation_id: str,
-        *,
-        max_staleness: float | None = None,
-        metrics_cursor: int = 0,
-        timeout: float,
-    ) -> OperationView:
+    def read_operation(
+        self, operation_id: str, metrics_cursor: int, max_staleness: float, *, timeout: float
+    ) -> SourceReading:
         self.timeouts.append(timeout)
-        return super().get_operation(
-            operation_id,
-            max_staleness=max_staleness,
-            metrics_cursor=metrics_cursor,
-            timeout=timeout,
-        )
+        return super().read_operation(operation_id, metrics_cursor, max_staleness, timeout=timeout)
 
 
 class Remote:
@@ -182,7 +172,7 @@ def test_a_reading_is_what_the_owner_answers(remote: Remote, begun: bool) -> Non
     got = read(remote.source(), 2, begun=begun)
 
     assert (2, [3, 4], 5) == (got.cursor, steps(got.metrics), got.metrics_count)
-    assert (progress, known.operation, 0.5) == (got.progress, got.operation, got.age)
+    assert (progress, OwnerState(S.RUNNING), 0.5) == (got.progress, got.operation, got.age)
     assert (known.liveness, None) == (got.liveness, got.last_report_age)
     assert known.freshness.path == got.path
     assert got.has_more

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from shared.operations.model import TRANSITIONS, OperationStatus, Progress
 from shared.operations.source import SourceReading
 from shared.rpc.errors import KtrdrError, StoreUnavailableError, UnavailableError
-from tests.support.sources import FakeRemoteSource
+from tests.support.sources import FakeRemoteSource, state_of
 from tests.unit.operations.fakes import (
     RESULT,
     FakeLaunch,
@@ -141,7 +141,7 @@ class OtherProcess(FakeRemoteSource):
             metrics_count=view.operation.metrics_count,
             progress=view.operation.progress,
             age=view.freshness.age,
-            operation=view.operation,
+            operation=state_of(view.operation),
             liveness=view.liveness,
             path=view.freshness.path,
         )
