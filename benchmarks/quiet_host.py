@@ -27,7 +27,7 @@ from shared.operations.model import Owner
 from shared.operations.service import OperationsLimits, OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.process import SWITCH_INTERVAL
-from shared.rpc.admission import START
+from shared.rpc.admission import START, WAIT
 from shared.rpc.server import RpcServer, ServedService, ServerLimits
 from shared.training.bridge import TrainingProgressBridge
 from shared.training.launcher import TrainingOrder
@@ -135,6 +135,7 @@ def _serve(told: Connection, cache_ttl: float) -> None:
             "ktrdr.operations.v1.OperationsService",
             servicer,
             operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
+            {"WaitOperation": WAIT},
         ),
         ServedService(
             "ktrdr.training.v1.TrainingService",

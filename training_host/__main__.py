@@ -25,7 +25,7 @@ from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
 from shared.process import guarded, operations_service, serve_until_stopped, server_limits
-from shared.rpc.admission import START, UNLIMITED
+from shared.rpc.admission import START, WAIT
 from shared.rpc.host_channels import HostChannels
 from shared.rpc.server import RpcServer, ServedService
 from shared.security import client_security, server_security
@@ -74,7 +74,7 @@ def build_training_host(
             "ktrdr.operations.v1.OperationsService",
             servicer,
             operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
-            {"WaitOperation": UNLIMITED},  # bounded by the service, which answers early
+            {"WaitOperation": WAIT},
         ),
         longrunning_service(servicer),
         ServedService(

@@ -11,6 +11,7 @@
     │   └── OperationActiveError
     ├── OutOfRangeError               OUT_OF_RANGE
     │   └── CursorOutOfRangeError
+    ├── RequestTooLargeError          RESOURCE_EXHAUSTED   whenever it comes
     ├── ResourceExhaustedError        RESOURCE_EXHAUSTED   with a time to come back
     ├── UnavailableError              UNAVAILABLE          with a time to come back
     │   ├── HostUnreachableError
@@ -204,6 +205,13 @@ class CursorOutOfRangeError(OutOfRangeError):
             f"so the largest cursor is {metrics_count}.",
             metadata={"cursor": str(cursor), "metrics_count": str(metrics_count)},
         )
+
+
+class RequestTooLargeError(KtrdrError):
+    """The request has more bytes than are taken; trying again does not help."""
+
+    code = Code.RESOURCE_EXHAUSTED
+    reason = "REQUEST_TOO_LARGE"
 
 
 class _RetryLaterError(KtrdrError):

@@ -27,6 +27,7 @@ from shared.rpc.errors import (
     MalformedAnswerError,
     NotFoundError,
     OutOfRangeError,
+    RequestTooLargeError,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -104,7 +105,8 @@ def domain_error(
     failed = read_failed_call(error)
     # A process further on that could not be reached is named by who tried to.
     facts = {"target": target, **failed.metadata}
-    if failed.answered:
+    # A ktrdr process that lacks the method is of another kind or version.
+    if failed.answered and failed.code is not Code.UNIMPLEMENTED:
         return _answered(failed, target, facts)
     if failed.never_connected:
         return _unconnected(failed, target, facts, encrypted=encrypted)
@@ -127,6 +129,8 @@ def _answered(failed: FailedCall, target: str, facts: Mapping[str, str]) -> Ktrd
         )
     if failed.code is Code.INVALID_ARGUMENT:
         return _invalid(failed, facts)
+    if failed.reason == RequestTooLargeError.reason:
+        return RequestTooLargeError(failed.message, metadata=facts)
     if failed.code in _LATER:
         after = 1.0 if failed.retry_after is None else failed.retry_after
         later = _LATER[failed.code]

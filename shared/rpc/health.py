@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from shared.rpc.errors import NotFoundError
+from shared.rpc.errors import NotFoundError, ResourceExhaustedError
 
 SERVICE_NAME: str = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 OVERALL = ""
@@ -25,7 +25,9 @@ _RESPONSE = health_pb2.HealthCheckResponse
 class HealthServicer(health_pb2_grpc.HealthServicer):
     """Serves the health of a server: all its services serve, or it is stopping."""
 
-    def __init__(self, services: Sequence[str]) -> None:
+    def __init__(self, services: Sequence[str], watchers: int = 1000) -> None:
+        """At most so many clients may watch at once."""
+        self._most = watchers
         self._lock = threading.Lock()  # guards the fields below; nothing waits under it
         self._statuses: dict[str, int] = dict.fromkeys([OVERALL, *services], _RESPONSE.SERVING)
         self._watchers: set[_Watcher] = set()
@@ -51,7 +53,10 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
         context: grpc.ServicerContext,
         send: Callable[[Any], None],
     ) -> None:
-        """Send the status of a service now and whenever it changes."""
+        """Send the status of a service now and whenever it changes.
+
+        Raises ResourceExhaustedError if as many watch as may.
+        """
         watcher = _Watcher(self, request.service, send)
 
         def leave() -> None:
@@ -59,6 +64,13 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
                 self._watchers.discard(watcher)
 
         with self._lock:
+            if len(self._watchers) >= self._most:
+                raise ResourceExhaustedError(
+                    f"{self._most} clients watch already; check now and then instead.",
+                    retry_after=30.0,
+                    reason="TOO_MANY_WATCHERS",
+                    metadata={"limit": str(self._most)},
+                )
             self._watchers.add(watcher)
         if not context.add_callback(leave):
             leave()

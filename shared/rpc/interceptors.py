@@ -11,12 +11,19 @@ import logging
 import uuid
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from shared.rpc.errors import Code, FieldViolation, InvalidArgumentError, KtrdrError
+from shared.rpc.errors import (
+    Code,
+    FieldViolation,
+    InvalidArgumentError,
+    KtrdrError,
+    RequestTooLargeError,
+)
 from shared.rpc.status import MAX_MESSAGE, grpc_code, shorten, trailers_of
 
 logger = logging.getLogger("ktrdr.rpc")
@@ -85,6 +92,17 @@ class Chain(MethodInterceptor):
         super().__init__()
         self._interceptors = interceptors
 
+    def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Handler | None],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler:
+        """Return the wrapped handler, for a method nobody has one that says so."""
+        handler = super().intercept_service(continuation, handler_call_details)
+        if handler is None:  # not remembered: there is no end of such names
+            handler = self.wrap(handler_call_details.method, _UNKNOWN)
+        return handler
+
     def wrap(self, method: str, handler: Handler) -> Handler:
         """Wrap by the innermost first."""
         for interceptor in reversed(self._interceptors):
@@ -92,13 +110,28 @@ class Chain(MethodInterceptor):
         return handler
 
 
+def _implement_nothing(_request: Any, context: grpc.ServicerContext) -> Any:
+    context.set_code(grpc.StatusCode.UNIMPLEMENTED)  # as generated servicers do
+    raise NotImplementedError
+
+
+_UNKNOWN: Handler = grpc.stream_unary_rpc_method_handler(_implement_nothing)
+"""Reads no message: what it would be is not known."""
+
+
 class ErrorInterceptor(MethodInterceptor):
-    """Maps KtrdrError and malformed requests to statuses with google.rpc details."""
+    """Maps KtrdrError and requests that cannot be read to statuses with google.rpc details."""
+
+    def __init__(self, request_bytes: int) -> None:
+        """`request_bytes` is the most a request may have."""
+        super().__init__()
+        self._request_bytes = request_bytes
 
     def wrap(self, method: str, handler: Handler) -> Handler:
         """Guard the behaviour and the deserializer."""
         around = _guard_stream if handler.response_streaming else _guard_unary
-        return rebuilt(handler, lambda inner: around(method, inner), _tolerant)
+        tolerant = functools.partial(_tolerant, self._request_bytes)
+        return rebuilt(handler, lambda inner: around(method, inner), tolerant)
 
 
 def rebuilt(
@@ -121,29 +154,38 @@ def rebuilt(
     return built
 
 
-class _Malformed:
-    """Stands in for a request whose bytes are not the message expected."""
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """Stands in for a request that cannot be read; `error` says why."""
+
+    error: KtrdrError
 
 
-def _tolerant(deserialize: Deserializer) -> Deserializer:
-    if deserialize is None:
-        return None
-
+def _tolerant(request_bytes: int, deserialize: Deserializer) -> Deserializer:
     def tolerant(data: bytes) -> Any:
+        if len(data) > request_bytes:
+            return _Unreadable(_too_large(len(data), request_bytes))
         try:
-            return deserialize(data)
+            return data if deserialize is None else deserialize(data)
         except DecodeError:
-            return _Malformed()
+            text = "the request's bytes are not the message this method takes"
+            return _Unreadable(InvalidArgumentError([FieldViolation("", text)]))
 
     return tolerant
 
 
+def _too_large(size: int, limit: int) -> RequestTooLargeError:
+    return RequestTooLargeError(
+        f"The request has {size} bytes; at most {limit} are taken. Send less, or have "
+        "KTRDR_MAX_REQUEST_BYTES raised.",
+        metadata={"size": str(size), "limit": str(limit)},
+    )
+
+
 def _checked(request: Any) -> Any:
-    """Raise InvalidArgumentError for a malformed request, alone or in a stream."""
-    if isinstance(request, _Malformed):
-        raise InvalidArgumentError(
-            [FieldViolation("", "the request's bytes are not the message this method takes")]
-        )
+    """Raise the error of a request that cannot be read, alone or in a stream."""
+    if isinstance(request, _Unreadable):
+        raise request.error
     if isinstance(request, Iterator):
         return map(_checked, request)
     return request

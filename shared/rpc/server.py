@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import grpc
@@ -14,9 +13,11 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from shared.rpc import health
-from shared.rpc.admission import READ, START, STREAM, UNLIMITED, AdmissionInterceptor
+from shared.rpc.admission import HEALTH, READ, START, STREAM, WAIT, AdmissionInterceptor
 from shared.rpc.authorization import AuthorizationInterceptor
+from shared.rpc.call_pool import CallPool
 from shared.rpc.channel import KEEPALIVE_MS
+from shared.rpc.client_waits import ClientWaitInterceptor
 from shared.rpc.errors import KtrdrError
 from shared.rpc.interceptors import Chain, ErrorInterceptor, MethodInterceptor
 from shared.rpc.security import OPEN, ServerSecurity
@@ -28,11 +29,21 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+    ("grpc.server_handshake_timeout_ms", 10_000),  # a connection that says nothing is closed
 )
 _JOIN = 1.0
 """Seconds servicers get to notice that their calls have been cancelled."""
+_HEALTH = 16
+"""Health checks served at once; one takes microseconds."""
+_HEALTH_PATIENCE = 0.5
+_EARLY = 4
+"""Threads that answer those who find no place to wait."""
+_REFUSERS = 2
+"""Threads that do nothing but turn calls away."""
+_FENCE = 4 * 1024 * 1024
+"""Bytes of a request that gRPC reads before it refuses it by itself, without details; at least."""
 _BASE_CLASSES = {
-    f"/{health.SERVICE_NAME}/": UNLIMITED,
+    f"/{health.SERVICE_NAME}/": HEALTH,
     f"/{reflection.SERVICE_NAME}/": STREAM,
 }
 
@@ -59,17 +70,51 @@ class ServedService:
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """How many calls may be in the server at once, by class."""
+    """How much a server takes on at once."""
 
     read: int = 24
     wait: int = 16
+    early: int = 2000
+    """Calls that find no place to wait and are answered early, in turn."""
     stream: int = 4
     start: int = 4
+    calls: int = 5000
+    """Of all classes, with those about to be turned away; beyond it gRPC refuses."""
+    connections: int = 2000
+    connection_calls: int = 1000
+    """Calls on one connection; its client holds further ones back."""
+    watchers: int = 1000
+    """Clients that watch health; they hold no threads."""
+    request_bytes: int = 1024 * 1024
+    patience: float = 5.0
+    """Seconds a call may wait for its client while others want its place."""
+
+    @property
+    def classes(self) -> Mapping[str, tuple[int, int]]:
+        """Threads and places of each class."""
+        return {
+            READ: (self.read, self.read),
+            WAIT: (self.wait + _EARLY, self.wait + self.early),
+            STREAM: (self.stream, self.stream),
+            START: (self.start, self.start),
+            HEALTH: (_HEALTH, _HEALTH),
+        }
 
     @property
     def threads(self) -> int:
-        """A thread for each, and two that keep health answering."""
-        return self.read + self.wait + self.stream + self.start + 2
+        """Those of all classes, and those that turn calls away."""
+        return sum(threads for threads, _ in self.classes.values()) + _REFUSERS
+
+    @property
+    def options(self) -> tuple[tuple[str, int], ...]:
+        """What gRPC itself keeps to, before a call is handed out."""
+        return (
+            ("grpc.max_allowed_incoming_connections", self.connections),
+            ("grpc.max_concurrent_streams", self.connection_calls),
+            ("grpc.max_receive_message_length", max(_FENCE, 2 * self.request_bytes)),
+            ("grpc.server.max_pending_requests", self.calls),
+            ("grpc.server.max_pending_requests_hard_limit", 2 * self.calls),
+        )
 
 
 class RpcServer:
@@ -86,25 +131,40 @@ class RpcServer:
         """`instance` is this process's id: calls that have passed it before are refused."""
         self._address = address
         self._credentials = security.credentials
-        self._pool = ThreadPoolExecutor(limits.threads, thread_name_prefix="rpc")
+        refusals = ThreadPoolExecutor(_REFUSERS, thread_name_prefix="rpc_refusals")
+        pools = [
+            CallPool(class_, threads, places, _patience(class_, limits), refusals)
+            for class_, (threads, places) in limits.classes.items()
+        ]
+        for pool in pools:
+            pool.neighbours = [other for other in pools if other is not pool]
+        self._pools = [*pools, refusals]
         classes = dict(_BASE_CLASSES)
         for service in services:
             classes |= {f"/{service.name}/{name}": c for name, c in service.classes.items()}
-        admission = AdmissionInterceptor(
-            classes, {READ: limits.read, STREAM: limits.stream, START: limits.start}
-        )
+        admission = AdmissionInterceptor(classes, pools)
         # Without tokens nothing is looked at, and a call costs nothing more.
         reads = [f"/{service.name}/{name}" for service in services for name in service.reads]
         who: list[MethodInterceptor] = (
             [AuthorizationInterceptor(security.tokens, reads)] if security.tokens else []
         )
         self._server = grpc.server(
-            self._pool,
-            interceptors=[Chain(ErrorInterceptor(), *who, ViaInterceptor(instance), admission)],
-            options=SERVER_OPTIONS,
-            maximum_concurrent_rpcs=limits.threads * 32,
+            pools[0],  # every method names its own
+            interceptors=[
+                Chain(
+                    ErrorInterceptor(limits.request_bytes),
+                    admission,
+                    *who,
+                    ViaInterceptor(instance),
+                    ClientWaitInterceptor(admission.waits_of),
+                )
+            ],
+            options=SERVER_OPTIONS + limits.options,
+            maximum_concurrent_rpcs=limits.calls,
         )
-        self._health = health.HealthServicer([service.name for service in services])
+        self._health = health.HealthServicer(
+            [service.name for service in services], limits.watchers
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for service in services:
             service.add(service.servicer, self._server)
@@ -149,10 +209,17 @@ class RpcServer:
         """
         ended = self._server.stop(grace).wait(grace + _JOIN)
         # A pool cannot be joined with a time limit, a thread can.
-        joiner = threading.Thread(
-            target=partial(self._pool.shutdown, cancel_futures=True), name="rpc-end", daemon=True
-        )
+        joiner = threading.Thread(target=self._join_pools, name="rpc-end", daemon=True)
         joiner.start()
         joiner.join(_JOIN)
         self._health.join(_JOIN)
         return ended and not joiner.is_alive()
+
+    def _join_pools(self) -> None:
+        for pool in self._pools:
+            pool.shutdown(cancel_futures=True)
+
+
+def _patience(class_: str, limits: ServerLimits) -> float:
+    """Health is asked in a few bytes that come at once, or by nobody who wants to know."""
+    return min(limits.patience, _HEALTH_PATIENCE) if class_ == HEALTH else limits.patience

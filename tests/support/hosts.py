@@ -30,7 +30,7 @@ from shared.operations.starts import Launch
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
 from shared.process import stop
-from shared.rpc.admission import START, UNLIMITED
+from shared.rpc.admission import START, WAIT
 from shared.rpc.security import OPEN, ServerSecurity
 from shared.rpc.server import RpcServer, ServedService, ServerLimits
 from shared.training.launcher import TrainingOrder
@@ -141,7 +141,7 @@ class ScriptedHost:
                 "ktrdr.operations.v1.OperationsService",
                 self.servicer,
                 operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
-                {"WaitOperation": UNLIMITED},
+                {"WaitOperation": WAIT},
             ),
             ServedService(
                 "ktrdr.training.v1.TrainingService",

@@ -21,7 +21,7 @@ from shared.operations.remote import WAIT_MARGIN, RemoteOperationStub
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import ACTIVE, OperationFilter
 from shared.operations.views import OperationView
-from shared.rpc.admission import UNLIMITED
+from shared.rpc.admission import WAIT
 from shared.rpc.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
@@ -93,7 +93,7 @@ def stub(setup: Setup) -> Iterator[RemoteOperationStub]:
         "ktrdr.operations.v1.OperationsService",
         OperationsServicer(setup.service, setup.clock),
         operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
-        {"WaitOperation": UNLIMITED},
+        {"WaitOperation": WAIT},
     )
     with served([service]) as wire, channel_to(wire.address, "asking") as channel:
         yield RemoteOperationStub(channel)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -9,7 +10,7 @@ import pytest
 from google.rpc import error_details_pb2
 
 from shared.rpc import health
-from shared.rpc.admission import READ, START, STREAM, UNLIMITED, AdmissionInterceptor
+from shared.rpc.admission import READ, START, STREAM, WAIT, AdmissionInterceptor
 from shared.rpc.errors import OperationNotFoundError
 from shared.rpc.server import ServerLimits
 from tests.support.eventually import eventually
@@ -27,7 +28,7 @@ from tests.support.rpc import (
 )
 
 LIMITS = ServerLimits(read=3, wait=2, stream=2, start=2)
-CLASSES = {"Start": START, "Tail": STREAM, "Wait": UNLIMITED}
+CLASSES = {"Start": START, "Tail": STREAM, "Wait": WAIT}
 
 
 def answer(request: Any, context: grpc.ServicerContext) -> bytes:
@@ -113,12 +114,29 @@ def test_health_answers_in_the_middle_of_a_storm() -> None:
     assert codes == [grpc.StatusCode.RESOURCE_EXHAUSTED] * 197
 
 
-def test_unlimited_methods_are_not_counted() -> None:
-    gate = Gate()
-    with served([probe({"Wait": gate}, classes=CLASSES)], LIMITS) as wire:
-        inside = fill(wire, "Wait", gate, LIMITS.threads - 1)
+def test_calls_that_are_answered_early_queue_beside_those_that_wait() -> None:
+    gate, limits = Gate(), replace(LIMITS, early=10)
+    with served([probe({"Wait": gate}, classes=CLASSES)], limits) as wire:
+        inside = [wire.begin("Wait") for _ in range(limits.wait + limits.early)]
+        threads, _ = limits.classes[WAIT]
+        eventually(lambda: gate.waiting == threads)
+        eventually(lambda: wire.failure("Wait").code() is grpc.StatusCode.RESOURCE_EXHAUSTED)
+        assert_shed(wire.failure("Wait"), WAIT, limits.wait + limits.early)
         gate.opened.set()
         assert {future.result() for future in inside} == {b"passed"}
+
+
+def test_those_turned_away_are_told_to_come_back_one_after_the_other() -> None:
+    gate = Gate()
+    with served([probe({"Start": gate}, classes=CLASSES)], LIMITS) as wire:
+        fill(wire, "Start", gate, LIMITS.start)
+        failures = [wire.failure("Start") for _ in range(100)]
+        gate.opened.set()
+    times = [
+        required(status_in(failure), error_details_pb2.RetryInfo).retry_delay.ToMilliseconds()
+        for failure in failures
+    ]
+    assert min(times[-5:]) > max(times[:5])
 
 
 def test_a_method_without_a_class_is_a_read() -> None:
@@ -188,6 +206,6 @@ def test_never_more_than_the_limit_are_inside_at_once() -> None:
     assert most <= 3
 
 
-def test_a_class_without_a_limit_is_refused_at_the_start() -> None:
-    with pytest.raises(ValueError, match=r"/a\.B/C: class 'wait' has no limit; give it one"):
-        AdmissionInterceptor({"/a.B/C": "wait"}, {READ: 1})
+def test_a_class_without_a_pool_is_refused_at_the_start() -> None:
+    with pytest.raises(ValueError, match=r"/a\.B/C: class 'wait' has no pool; give it one"):
+        AdmissionInterceptor({"/a.B/C": "wait"}, [])

@@ -11,6 +11,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from shared.rpc.health import OVERALL, HealthServicer
+from shared.rpc.server import ServerLimits
 from tests.support.eventually import eventually
 from tests.support.rpc import PROBE, TIMEOUT, Wire, failure_of, required, served, status_in
 
@@ -91,6 +92,19 @@ def test_a_watcher_that_takes_nothing_holds_up_nobody(first: bool) -> None:
     assert health._watchers == set()
     released.set()
     watching.join(TIMEOUT)
+
+
+def test_only_so_many_may_watch() -> None:
+    limits = ServerLimits(watchers=2)
+    with served([], limits) as wire:
+        watchers = [stub(wire).Watch(asked(), timeout=TIMEOUT) for _ in range(2)]
+        assert {next(watcher).status for watcher in watchers} == {SERVING}
+        failure = failure_of(lambda: next(stub(wire).Watch(asked(), timeout=TIMEOUT)))
+        info = required(status_in(failure), error_details_pb2.ErrorInfo)
+        assert ("TOO_MANY_WATCHERS", "2") == (info.reason, info.metadata["limit"])
+        watchers[0].cancel()
+        eventually(lambda: len(wire.server._health._watchers) == 1)
+        assert next(stub(wire).Watch(asked(), timeout=TIMEOUT)).status == SERVING
 
 
 def test_a_change_is_told_once_and_in_order() -> None:

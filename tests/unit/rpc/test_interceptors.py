@@ -14,8 +14,8 @@ from grpc_reflection.v1alpha import reflection
 from ktrdr.operations.v1 import operations_service_pb2_grpc
 from shared.rpc import errors, health
 from shared.rpc.errors import FieldViolation, InvalidArgumentError, KtrdrError
-from shared.rpc.interceptors import MethodInterceptor, UnexpectedError
-from shared.rpc.server import ServedService
+from shared.rpc.interceptors import Chain, MethodInterceptor, UnexpectedError
+from shared.rpc.server import ServedService, ServerLimits
 from shared.rpc.status import DETAILS_KEY, MAX_DETAILS, PUSHBACK_KEY
 from tests.support.eventually import eventually
 from tests.support.rpc import (
@@ -23,6 +23,7 @@ from tests.support.rpc import (
     TIMEOUT,
     Behaviour,
     Wire,
+    detail,
     failure_of,
     probe,
     required,
@@ -216,6 +217,27 @@ def test_a_good_message_passes_in_every_shape(typed: Wire, shape: str) -> None:
 def test_a_method_nobody_serves_is_unimplemented(typed: Wire, method: str) -> None:
     failure = failure_of(lambda: send(typed, method, b""))
     assert failure.code() is grpc.StatusCode.UNIMPLEMENTED
+    info = required(status_in(failure), error_details_pb2.ErrorInfo)
+    assert (info.reason, info.domain) == ("METHOD_NOT_IMPLEMENTED", "ktrdr")
+    assert info.metadata["method"].endswith(method)
+
+
+@pytest.mark.parametrize("shape", ["UnaryUnary", "UnaryStream", "StreamUnary", "StreamStream"])
+def test_a_request_of_too_many_bytes_is_refused_with_the_bound(typed: Wire, shape: str) -> None:
+    limit = ServerLimits().request_bytes
+    failure = failure_of(lambda: send(typed, f"{PROBE}/{shape}", b"x" * (limit + 1)))
+    assert failure.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    status = status_in(failure)
+    info = required(status, error_details_pb2.ErrorInfo)
+    assert (info.reason, info.domain) == ("REQUEST_TOO_LARGE", "ktrdr")
+    assert dict(info.metadata) == {"size": str(limit + 1), "limit": str(limit)}
+    assert detail(status, error_details_pb2.RetryInfo) is None  # it stays too large
+
+
+def test_a_request_of_as_many_bytes_as_may_be_is_taken() -> None:
+    limit = ServerLimits().request_bytes
+    with served([probe({"Size": lambda request, _: str(len(request)).encode()})]) as wire:
+        assert str(limit).encode() == wire.call("Size", b"x" * limit)
 
 
 # ------------------------------------------------------------------ defects of ours
@@ -403,3 +425,10 @@ def test_unknown_methods_are_not_remembered() -> None:
         assert intercepted(interceptor, f"/guess/{index}", None) is None
     assert interceptor.wrapped == []
     assert interceptor._wrapped == {}
+
+
+def test_a_chain_has_an_answer_to_unknown_methods_and_does_not_remember_them() -> None:
+    chain = Chain(CountingInterceptor())
+    for index in range(100):
+        assert intercepted(chain, f"/guess/{index}", None) is not None
+    assert chain._wrapped == {}

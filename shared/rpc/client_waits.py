@@ -1,0 +1,171 @@
+"""Calls that wait for their client, and how they make room for others.
+
+A client may open a call and never send its message, or never read the answer.
+gRPC's thread for the call then waits for as long as the client likes. So a
+behaviour is entered before its message has come, while it waits for one it is
+known here, and so is a stream while its client reads. Such a call keeps its
+place for as long as nobody wants it, or for the patience of its pool.
+
+Nothing runs for this: the call that wants the place looks.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import grpc
+
+from shared.rpc.errors import FieldViolation, InvalidArgumentError
+from shared.rpc.interceptors import Behaviour, Handler, MethodInterceptor
+
+_GRACE = 0.2
+"""Seconds that what has arrived may take to be handed to its thread."""
+_here = threading.local()
+"""`_here.arrived` is when the call on this thread has come, until it first waits."""
+
+
+class ClientWaits:
+    """The calls of one pool that wait for their client, and since when."""
+
+    def __init__(self, patience: float) -> None:
+        """`patience` in seconds."""
+        self._patience = patience
+        self._lock = threading.Lock()  # guards _since
+        self._since: dict[grpc.ServicerContext, float] = {}  # the longest wait comes first
+
+    def note_arrival(self, at: float) -> None:
+        """Say when the call that this thread is about to serve has come: it may have queued."""
+        _here.arrived = at
+
+    @contextmanager
+    def waiting(self, context: grpc.ServicerContext) -> Iterator[None]:
+        """Say that the call waits for its client for as long as the block runs."""
+        self.begin(context)
+        try:
+            yield
+        finally:
+            self.end(context)
+
+    def begin(self, context: grpc.ServicerContext) -> None:
+        """Say that the call waits for its client from now on."""
+        now = monotonic()
+        arrived = vars(_here).pop("arrived", now)
+        with self._lock:
+            self._since[context] = max(arrived, now - self._patience + _GRACE)
+
+    def end(self, context: grpc.ServicerContext) -> None:
+        """Say that it no longer does."""
+        with self._lock:
+            self._since.pop(context, None)
+
+    def give_up_one(self) -> bool:
+        """Cancel the call that has waited longest; False if none has for too long."""
+        with self._lock:
+            context = next(iter(self._since), None)
+            if context is None or monotonic() - self._since[context] < self._patience:
+                return False
+            del self._since[context]
+        context.cancel()
+        return True
+
+
+class ClientWaitInterceptor(MethodInterceptor):
+    """Enters behaviours before the message has come; the innermost of a chain.
+
+    So whatever stands around it, such as who may call at all, is settled
+    without waiting for a message.
+    """
+
+    def __init__(self, waits_of: Callable[[str], ClientWaits]) -> None:
+        """`waits_of` says by full method name where a call is noted while it waits."""
+        super().__init__()
+        self._waits_of = waits_of
+
+    def wrap(self, method: str, handler: Handler) -> Handler:
+        """Return a handler that takes a stream of messages, as every handler can."""
+        waits = self._waits_of(method)
+        response = "stream" if handler.response_streaming else "unary"
+        if handler.request_streaming:
+            behaviour = _of_many_messages(waits, getattr(handler, f"stream_{response}"))
+        else:
+            behaviour = _of_one_message(waits, getattr(handler, f"unary_{response}"))
+        if handler.response_streaming:
+            behaviour = _streaming(waits, behaviour)
+        built: Handler = getattr(grpc, f"stream_{response}_rpc_method_handler")(
+            behaviour, handler.request_deserializer, handler.response_serializer
+        )
+        return built
+
+
+_END = object()
+"""Ends a stream's messages."""
+
+
+def _of_one_message(waits: ClientWaits, behaviour: Behaviour) -> Behaviour:
+    """Take the first message, which is all that the call of a unary method has."""
+
+    @functools.wraps(behaviour)
+    def of_one_message(messages: Iterator[Any], context: grpc.ServicerContext, *rest: Any) -> Any:
+        waits.begin(context)  # on the way of every call, so without a context manager's cost
+        try:
+            message = next(messages, _END)
+        finally:
+            waits.end(context)
+        if message is _END:
+            text = "the call ended without the message that this method takes"
+            raise InvalidArgumentError([FieldViolation("", text)])
+        return behaviour(message, context, *rest)
+
+    return of_one_message
+
+
+def _of_many_messages(waits: ClientWaits, behaviour: Behaviour) -> Behaviour:
+    def awaited(messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        while True:
+            with waits.waiting(context):
+                message = next(messages, _END)
+            if message is _END:
+                return
+            yield message
+
+    @functools.wraps(behaviour)
+    def of_many_messages(messages: Iterator[Any], context: grpc.ServicerContext) -> Any:
+        return behaviour(awaited(messages, context), context)
+
+    return of_many_messages
+
+
+def _streaming(waits: ClientWaits, behaviour: Behaviour) -> Behaviour:
+    """Note the call while its client reads an answer."""
+    if getattr(behaviour, "experimental_non_blocking", False):
+        return _sending(waits, behaviour)
+
+    @functools.wraps(behaviour)
+    def streaming(messages: Iterator[Any], context: grpc.ServicerContext) -> Iterator[Any]:
+        answers = behaviour(messages, context)
+        try:
+            for answer in answers:
+                with waits.waiting(context):
+                    yield answer
+        finally:
+            close = getattr(answers, "close", None)
+            if close is not None:
+                close()
+
+    return streaming
+
+
+def _sending(waits: ClientWaits, behaviour: Behaviour) -> Behaviour:
+    """A behaviour that sends by itself and returns: all it may wait for is its client."""
+
+    @functools.wraps(behaviour)
+    def sending(messages: Iterator[Any], context: grpc.ServicerContext, send: Any) -> None:
+        with waits.waiting(context):
+            behaviour(messages, context, send)
+
+    return sending

@@ -1,0 +1,162 @@
+"""Calls that wait for their client: for a message that does not come, or to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from queue import SimpleQueue
+from typing import Any
+
+import grpc
+import pytest
+
+from shared.rpc import health
+from shared.rpc.admission import START, STREAM, WAIT
+from shared.rpc.call_pool import CallPool
+from shared.rpc.server import ServerLimits
+from tests.support.eventually import eventually
+from tests.support.raw_http2 import RawConnection, message
+from tests.support.rpc import PROBE, TIMEOUT, Behaviour, Gate, Wire, code_of, probe, served
+
+CLASSES = {"Start": START, "Tail": STREAM, "Wait": WAIT}
+CHECK = f"/{health.SERVICE_NAME}/Check"
+FOREVER = 1000.0
+"""Seconds: more patience than a test has."""
+
+
+def limits(patience: float) -> ServerLimits:
+    return ServerLimits(read=3, wait=2, early=4, stream=2, start=2, patience=patience)
+
+
+def answer(request: Any, context: grpc.ServicerContext) -> bytes:
+    return b"answer"
+
+
+def endless(request: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
+    while True:
+        yield b"x" * 100_000
+
+
+METHODS: dict[str, Behaviour] = {"Read": answer, "Start": answer, "Wait": answer}
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[[float], Wire]]:
+    """Serves with a patience, for as long as the test runs."""
+    with ExitStack() as stack:
+        yield lambda patience: stack.enter_context(
+            served([probe(METHODS, {"Tail": endless}, CLASSES)], limits(patience))
+        )
+
+
+def outcome(wire: Wire, path: str) -> str:
+    return code_of(lambda: wire.channel.unary_unary(path)(b"", timeout=TIMEOUT))
+
+
+def taken(wire: Wire, class_: str) -> int:
+    """How many places of a class are taken."""
+    (pool,) = [pool for pool in wire.server._pools if getattr(pool, "class_", "") == class_]
+    assert isinstance(pool, CallPool)
+    return pool._taken
+
+
+def full(wire: Wire, path: str) -> bool:
+    return outcome(wire, path) == "RESOURCE_EXHAUSTED"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_calls_without_a_message_leave_health_and_the_other_classes_alone(
+    serve: Callable[[float], Wire], method: str
+) -> None:
+    wire = serve(FOREVER)
+    with RawConnection(wire.address) as raw:
+        for _ in range(100):
+            raw.begin(f"/{PROBE}/{method}")
+        eventually(lambda: full(wire, f"/{PROBE}/{method}"))
+        assert "OK" == outcome(wire, CHECK)
+        others = METHODS.keys() - {method}
+        assert {"OK"} == {outcome(wire, f"/{PROBE}/{other}") for other in others}
+
+
+@pytest.mark.parametrize("path", [CHECK, *(f"/{PROBE}/{method}" for method in METHODS)])
+def test_a_call_without_a_message_gives_its_place_to_one_that_comes_later(
+    serve: Callable[[float], Wire], path: str
+) -> None:
+    wire = serve(0.2)
+    with RawConnection(wire.address) as raw:
+        for _ in range(30):
+            raw.begin(path)
+        eventually(lambda: full(wire, path))
+        eventually(lambda: not full(wire, path), within=2.0)
+        assert "OK" == outcome(wire, path)
+
+
+def test_half_a_message_is_none(serve: Callable[[float], Wire]) -> None:
+    wire, path = serve(0.2), f"/{PROBE}/Read"
+    with RawConnection(wire.address) as raw:
+        for _ in range(30):
+            raw.send(raw.begin(path), message(b"x" * 100)[:50])
+        eventually(lambda: full(wire, path))
+        eventually(lambda: not full(wire, path), within=2.0)
+
+
+def test_a_stream_that_is_not_read_gives_its_place_to_one_that_comes_later(
+    serve: Callable[[float], Wire],
+) -> None:
+    wire, path = serve(0.2), f"/{PROBE}/Tail"
+
+    def is_read() -> bool:
+        call = wire.channel.unary_stream(path)(b"", timeout=TIMEOUT)
+        code = code_of(lambda: next(call))
+        call.cancel()
+        assert code in {"OK", "RESOURCE_EXHAUSTED"}
+        return code == "OK"
+
+    with RawConnection(wire.address, window=1000) as raw:
+        for _ in range(2):
+            raw.send(raw.begin(path), message(b""), last=True)
+        eventually(lambda: taken(wire, STREAM) == 2)
+        assert not is_read()
+        eventually(is_read, within=2.0)
+
+
+def test_a_call_that_is_waited_for_keeps_its_place_while_nobody_wants_it(
+    serve: Callable[[float], Wire],
+) -> None:
+    wire, path = serve(0.0), f"/{PROBE}/Read"
+    messages: SimpleQueue[bytes] = SimpleQueue()
+    late = wire.channel.stream_unary(path).future(iter(messages.get, None), timeout=TIMEOUT)
+    for _ in range(50):
+        assert "OK" == outcome(wire, path)
+    messages.put(b"")
+    assert b"answer" == late.result()
+
+
+def test_a_call_that_works_is_never_given_up() -> None:
+    gate = Gate()
+    with served([probe({"Read": gate})], limits(0.0)) as wire:
+        inside = [wire.begin("Read") for _ in range(3)]
+        eventually(lambda: gate.waiting == 3)
+        assert full(wire, f"/{PROBE}/Read")
+        gate.opened.set()
+        assert [b"passed"] * 3 == [call.result() for call in inside]
+
+
+def test_a_call_that_ends_without_its_message_is_told_so(serve: Callable[[float], Wire]) -> None:
+    wire = serve(FOREVER)
+    call = wire.channel.stream_unary(f"/{PROBE}/Read")
+    with pytest.raises(grpc.RpcError) as raised:
+        call(iter([]), timeout=TIMEOUT)
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "without the message" in (raised.value.details() or "")
+
+
+def test_a_client_that_leaves_before_its_message_frees_its_place(
+    serve: Callable[[float], Wire],
+) -> None:
+    wire, path = serve(FOREVER), f"/{PROBE}/Read"
+    with RawConnection(wire.address) as raw:
+        for _ in range(30):
+            raw.begin(path)
+        eventually(lambda: full(wire, path))
+    eventually(lambda: not full(wire, path))
