@@ -32,7 +32,13 @@ from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
-from shared.process import guarded, operations_service, serve_until_stopped, server_limits
+from shared.process import (
+    guarded,
+    operations_service,
+    request_limits,
+    serve_until_stopped,
+    server_limits,
+)
 from shared.rpc.admission import START, STREAM, WAIT
 from shared.rpc.host_channels import HostChannels
 from shared.rpc.server import RpcServer, ServedService
@@ -96,8 +102,11 @@ def train_here(
     )
     models = ModelStore(settings.models_dir)
     launcher = LocalTrainingLauncher(operations, pool, bars, models, instance.id)
-    servicer = TrainingServicer(operations, launcher, bars, id_prefix=ID_PREFIX, clock=clock)
-    return Training(servicer, ModelsServicer(models), pool)
+    limits = request_limits(settings)
+    servicer = TrainingServicer(
+        operations, launcher, bars, id_prefix=ID_PREFIX, clock=clock, limits=limits
+    )
+    return Training(servicer, ModelsServicer(models, limits), pool)
 
 
 def train_on_hosts(
@@ -109,9 +118,12 @@ def train_on_hosts(
     """Wire trainings on other hosts: no orchestrator, no bridge, no worker here."""
     hosts = [channels.to(target) for target in settings.training_hosts]
     adapter = TrainingAdapter(operations, [TrainingHost(channel) for channel in hosts], clock)
-    servicer = TrainingServicer(operations, adapter, None, id_prefix=ID_PREFIX, clock=clock)
-    own = ModelsServicer(ModelStore(settings.models_dir))
-    return Training(servicer, HostModelsServicer(own, hosts))
+    limits = request_limits(settings)
+    servicer = TrainingServicer(
+        operations, adapter, None, id_prefix=ID_PREFIX, clock=clock, limits=limits
+    )
+    own = ModelsServicer(ModelStore(settings.models_dir), limits)
+    return Training(servicer, HostModelsServicer(own, hosts, limits=limits))
 
 
 def load_here(
@@ -125,7 +137,13 @@ def load_here(
     store = BarStore(settings.data_dir)
     launcher = LocalDataLoadLauncher(operations, pool, store, provider)
     servicer = MarketDataServicer(
-        operations, launcher, store, provider, id_prefix=DATA_ID_PREFIX, clock=clock
+        operations,
+        launcher,
+        store,
+        provider,
+        id_prefix=DATA_ID_PREFIX,
+        clock=clock,
+        limits=request_limits(settings),
     )
     return MarketData(servicer, StoredBarSource(store, provider), pool)
 
@@ -146,6 +164,7 @@ def load_at_ib_host(
         None,
         id_prefix=DATA_ID_PREFIX,
         clock=clock,
+        limits=request_limits(settings),
     )
     servicer = HostMarketDataServicer(starts, channel, clock)
     return MarketData(servicer, RemoteBars(channel))
@@ -174,7 +193,7 @@ def build_backend(
         training = train_on_hosts(settings, channels, operations, clock)
     else:
         training = train_here(settings, instance, operations, data.bars, clock)
-    servicer = OperationsServicer(operations, clock)
+    servicer = OperationsServicer(operations, clock, request_limits(settings))
     services = [
         ServedService(
             "ktrdr.operations.v1.OperationsService",

@@ -26,7 +26,8 @@ from shared.rpc.errors import (
     UnavailableError,
 )
 from shared.rpc.host_channel import HostChannel
-from shared.rpc.paging import page_size
+from shared.rpc.limits import RequestLimits
+from shared.rpc.paging import fitting, page_size
 from shared.training.models_servicer import ModelsServicer, next_token
 
 ANSWER = 2.0
@@ -37,9 +38,14 @@ class HostModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
     """Serves ktrdr.training.v1.ModelsService from the own store and the hosts."""
 
     def __init__(
-        self, own: ModelsServicer, hosts: Sequence[HostChannel], clock: Clock | None = None
+        self,
+        own: ModelsServicer,
+        hosts: Sequence[HostChannel],
+        clock: Clock | None = None,
+        limits: RequestLimits | None = None,
     ) -> None:
         self._own = own
+        self._limits = limits or RequestLimits()
         self._hosts = tuple(hosts)
         self._clock = clock or SystemClock()
 
@@ -70,7 +76,7 @@ class HostModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
         self, request: pb.ListModelsRequest, context: grpc.ServicerContext
     ) -> pb.ListModelsResponse:
         """Answer with one page of all models, newest first."""
-        limit = page_size(request.page_size, default=50, largest=500)
+        limit = page_size(request.page_size, default=50, largest=self._limits.page_rows)
         own = self._own.ListModels(request, context)
         refusals: list[KtrdrError] = []
         answers, silent = self._ask("ListModels", request, context, refusals)
@@ -80,10 +86,11 @@ class HostModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
         models = _distinct(model for page in pages for model in page.models)
         twice = sum(len(page.models) for page in pages) - len(models)
         models.sort(key=lambda model: (_nanos(model), model.name), reverse=True)
-        more = len(models) > limit or any(page.next_page_token for page in pages)
+        rows = fitting(models[:limit], self._limits.page_bytes)
+        more = len(models) > len(rows) or any(page.next_page_token for page in pages)
         return pb.ListModelsResponse(
-            models=models[:limit],
-            next_page_token=next_token(models[:limit][-1]) if more and models else "",
+            models=rows,
+            next_page_token=next_token(rows[-1]) if more and rows else "",
             total_count=sum(page.total_count for page in pages) - twice,
             unreadable=dict.fromkeys(name for page in pages for name in page.unreadable),
             unreachable=silent,

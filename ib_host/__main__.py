@@ -25,7 +25,13 @@ from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
-from shared.process import guarded, operations_service, serve_until_stopped, server_limits
+from shared.process import (
+    guarded,
+    operations_service,
+    request_limits,
+    serve_until_stopped,
+    server_limits,
+)
 from shared.rpc.admission import START, STREAM, WAIT
 from shared.rpc.host_channels import HostChannels
 from shared.rpc.server import RpcServer, ServedService
@@ -55,7 +61,8 @@ def build_ib_host(
     pool = WorkerPool("data", workers=settings.data_workers, queue_limit=settings.data_queue)
     bars = BarStore(settings.data_dir)
     launcher = LocalDataLoadLauncher(operations, pool, bars, provider)
-    servicer = OperationsServicer(operations)
+    limits = request_limits(settings)
+    servicer = OperationsServicer(operations, limits=limits)
     services = [
         ServedService(
             "ktrdr.operations.v1.OperationsService",
@@ -66,7 +73,9 @@ def build_ib_host(
         longrunning_service(servicer),
         ServedService(
             "ktrdr.marketdata.v1.MarketDataService",
-            MarketDataServicer(operations, launcher, bars, provider, id_prefix=ID_PREFIX),
+            MarketDataServicer(
+                operations, launcher, bars, provider, id_prefix=ID_PREFIX, limits=limits
+            ),
             market_data_service_pb2_grpc.add_MarketDataServiceServicer_to_server,
             {"StartDataLoad": START, "ReadBars": STREAM},
         ),

@@ -9,12 +9,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from socket import gethostname
 from time import monotonic
 from types import FrameType
 
 from shared.clock import Clock
 from shared.instance import Instance
+from shared.open_files import make_room_for
 from shared.operations.model import Owner
 from shared.operations.remote import RemoteOperationStub
 from shared.operations.service import OperationsLimits, OperationsService
@@ -22,8 +24,9 @@ from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
 from shared.rpc.errors import KtrdrError
 from shared.rpc.host_channels import HostChannels
+from shared.rpc.limits import RequestLimits
 from shared.rpc.server import RpcServer, ServerLimits
-from shared.settings import ProcessSettings, SettingsError
+from shared.settings import ProcessSettings, SettingsError, TrainingSettings
 
 logger = logging.getLogger("ktrdr.process")
 
@@ -79,8 +82,36 @@ def server_limits(settings: ProcessSettings) -> ServerLimits:
     return ServerLimits(
         read=settings.read_limit,
         wait=settings.wait_limit,
+        early=settings.wait_queue,
         stream=settings.stream_limit,
         start=settings.start_limit,
+        calls=settings.call_limit,
+        connections=settings.connection_limit,
+        connection_calls=settings.connection_call_limit,
+        watchers=settings.watch_limit,
+        request_bytes=settings.max_request_bytes,
+        patience=settings.client_patience,
+    )
+
+
+def request_limits(settings: ProcessSettings) -> RequestLimits:
+    """What the settings say about single requests and their answers."""
+    limits = RequestLimits(
+        operation_id=settings.max_operation_id,
+        cancel_reason=settings.max_reason,
+        wait=settings.max_wait,
+        symbols=settings.max_symbols,
+        page_rows=settings.max_page_rows,
+        page_metrics=settings.max_page_metrics,
+        page_bytes=settings.max_page_bytes,
+    )
+    if not isinstance(settings, TrainingSettings):
+        return limits
+    return replace(
+        limits,
+        timeframes=settings.max_timeframes,
+        strategy_bytes=settings.max_strategy_bytes,
+        overrides=settings.max_overrides,
     )
 
 
@@ -113,6 +144,7 @@ def serve_until_stopped(
     """
     with _stop_signals() as wait_for_signal:
         sys.setswitchinterval(SWITCH_INTERVAL)
+        make_room_for(server.connections)
         address = server.bind()
         operations.advertise(advertised or reachable(address))
         operations.recover()

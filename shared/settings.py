@@ -22,6 +22,11 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from shared.rpc.limits import KIB, MIB, MOST_STRATEGY_BYTES
+
+_REST_OF_REQUEST = 64 * KIB
+"""Bytes that a request has for symbols, overrides and ids beside its strategy, at least."""
+
 
 class SettingsError(Exception):
     """The environment holds values that cannot be used; the text names each."""
@@ -139,11 +144,53 @@ class ProcessSettings(BaseSettings):
     wait_limit: int = Field(default=16, ge=1, le=1000)
     """Callers that wait in WaitOperation at once; more are answered early with retry_after."""
 
+    wait_queue: int = Field(default=2000, ge=1, le=100_000)
+    """Callers of WaitOperation that may queue to be answered early; more are shed."""
+
     stream_limit: int = Field(default=4, ge=1, le=1000)
-    """Open streams (server reflection) at once."""
+    """Open streams (ReadBars, server reflection) at once."""
 
     start_limit: int = Field(default=4, ge=1, le=1000)
     """Calls that start operations at once."""
+
+    watch_limit: int = Field(default=1000, ge=1, le=100_000)
+    """Clients that watch health at once."""
+
+    call_limit: int = Field(default=5000, ge=100, le=1_000_000)
+    """Calls of all kinds at once, those about to be shed included; gRPC refuses more by itself."""
+
+    connection_limit: int = Field(default=2000, ge=10, le=1_000_000)
+    """Connections at once; more are closed as they come."""
+
+    connection_call_limit: int = Field(default=1000, ge=10, le=100_000)
+    """Calls on one connection at once; its client holds more back."""
+
+    client_patience: float = Field(default=5.0, ge=0.1, le=3600, allow_inf_nan=False)
+    """Seconds a call may wait for its client (a message, a reader) while others want its place."""
+
+    max_request_bytes: int = Field(default=MIB, ge=128 * KIB, le=64 * MIB)
+    """Bytes a request may have."""
+
+    max_page_bytes: int = Field(default=MIB, ge=64 * KIB, le=3 * MIB)
+    """Bytes after which a page, or a chunk of bars, ends; clients take 4 MiB at once."""
+
+    max_page_rows: int = Field(default=500, ge=1, le=10_000)
+    """Rows of a listing's page; clients that ask for more get so many."""
+
+    max_page_metrics: int = Field(default=1000, ge=1, le=10_000)
+    """Metrics of a page; clients that ask for more get so many."""
+
+    max_operation_id: int = Field(default=256, ge=200, le=1024)
+    """Characters of an operation id in a request; the longest one there can be has 154."""
+
+    max_reason: int = Field(default=1000, ge=0, le=10_000)
+    """Characters of the reason of a cancellation."""
+
+    max_wait: float = Field(default=60.0, ge=1, le=3600, allow_inf_nan=False)
+    """Seconds a caller may wait in WaitOperation; longer waits are cut to it."""
+
+    max_symbols: int = Field(default=100, ge=1, le=10_000)
+    """Symbols of one training or load."""
 
     refresh_waiters: int | None = Field(default=None, ge=1, le=1000)
     """Callers that may wait for one remote host at once; unset: a quarter of read_limit."""
@@ -203,6 +250,23 @@ class ProcessSettings(BaseSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _classes_fit_together(self) -> Self:
+        classes = (
+            self.read_limit,
+            self.wait_limit,
+            self.wait_queue,
+            self.stream_limit,
+            self.start_limit,
+        )
+        if self.call_limit < sum(classes):
+            raise ValueError(
+                f"KTRDR_CALL_LIMIT ({self.call_limit}) must not be less than KTRDR_READ_LIMIT, "
+                "KTRDR_WAIT_LIMIT, KTRDR_WAIT_QUEUE, KTRDR_STREAM_LIMIT and KTRDR_START_LIMIT "
+                f"together ({sum(classes)}); raise it"
+            )
+        return self
+
     @property
     def models_dir(self) -> Path:
         """Where trained models are kept."""
@@ -237,6 +301,25 @@ class TrainingSettings(ProcessSettings):
 
     training_queue: int = Field(default=8, ge=0, le=1000)
     """Trainings that may wait for a worker; more are refused with RESOURCE_EXHAUSTED."""
+
+    max_timeframes: int = Field(default=100, ge=1, le=1000)
+    """Timeframes of one training."""
+
+    max_strategy_bytes: int = Field(default=256 * KIB, ge=KIB, le=MOST_STRATEGY_BYTES)
+    """Bytes of a strategy, and of each override, in UTF-8."""
+
+    max_overrides: int = Field(default=100, ge=0, le=10_000)
+    """Values that a request may put in place of its strategy's."""
+
+    @model_validator(mode="after")
+    def _strategy_fits_its_request(self) -> Self:
+        if self.max_strategy_bytes > self.max_request_bytes - _REST_OF_REQUEST:
+            raise ValueError(
+                f"KTRDR_MAX_STRATEGY_BYTES ({self.max_strategy_bytes}) must leave "
+                f"{_REST_OF_REQUEST} bytes of KTRDR_MAX_REQUEST_BYTES ({self.max_request_bytes}) "
+                "for the rest of a request; lower the one or raise the other"
+            )
+        return self
 
 
 SettingsT = TypeVar("SettingsT", bound=ProcessSettings)

@@ -24,7 +24,13 @@ from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
-from shared.process import guarded, operations_service, serve_until_stopped, server_limits
+from shared.process import (
+    guarded,
+    operations_service,
+    request_limits,
+    serve_until_stopped,
+    server_limits,
+)
 from shared.rpc.admission import START, WAIT
 from shared.rpc.host_channels import HostChannels
 from shared.rpc.server import RpcServer, ServedService
@@ -68,7 +74,8 @@ def build_training_host(
     models = ModelStore(settings.models_dir)
     bars = StoredBarSource(BarStore(settings.data_dir), provider)
     launcher = LocalTrainingLauncher(operations, pool, bars, models, instance.id)
-    servicer = OperationsServicer(operations)
+    limits = request_limits(settings)
+    servicer = OperationsServicer(operations, limits=limits)
     services = [
         ServedService(
             "ktrdr.operations.v1.OperationsService",
@@ -79,18 +86,18 @@ def build_training_host(
         longrunning_service(servicer),
         ServedService(
             "ktrdr.training.v1.TrainingService",
-            TrainingServicer(operations, launcher, bars, id_prefix=ID_PREFIX),
+            TrainingServicer(operations, launcher, bars, id_prefix=ID_PREFIX, limits=limits),
             training_service_pb2_grpc.add_TrainingServiceServicer_to_server,
             {"StartTraining": START},
         ),
         ServedService(
             "ktrdr.training.v1.TrainingHostService",
-            TrainingHostServicer(operations, id_prefix=ID_PREFIX),
+            TrainingHostServicer(operations, id_prefix=ID_PREFIX, limits=limits),
             training_host_service_pb2_grpc.add_TrainingHostServiceServicer_to_server,
         ),
         ServedService(
             "ktrdr.training.v1.ModelsService",
-            ModelsServicer(models),
+            ModelsServicer(models, limits),
             models_service_pb2_grpc.add_ModelsServiceServicer_to_server,
         ),
     ]

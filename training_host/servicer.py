@@ -11,6 +11,7 @@ from shared.operations.model import Operation, OperationStatus, Progress
 from shared.operations.service import OperationsService
 from shared.rpc.deadline import deadline_of
 from shared.rpc.errors import InvalidArgumentError
+from shared.rpc.limits import RequestLimits
 
 _OLD_STATUS = {
     OperationStatus.PENDING: "initialized",
@@ -26,8 +27,14 @@ class TrainingHostServicer(training_host_service_pb2_grpc.TrainingHostServiceSer
     """Serves ktrdr.training.v1.TrainingHostService; `id_prefix` as in TrainingServicer."""
 
     def __init__(
-        self, operations: OperationsService, *, id_prefix: str, clock: Clock | None = None
+        self,
+        operations: OperationsService,
+        *,
+        id_prefix: str,
+        clock: Clock | None = None,
+        limits: RequestLimits | None = None,
     ) -> None:
+        self._limits = limits or RequestLimits()
         self._operations = operations
         self._id_prefix = id_prefix
         self._clock = clock or SystemClock()
@@ -38,6 +45,9 @@ class TrainingHostServicer(training_host_service_pb2_grpc.TrainingHostServiceSer
         """Answer in the old shape."""
         if not request.session_id:
             raise InvalidArgumentError.of("session_id", "is required")
+        if len(request.session_id) > self._limits.operation_id:
+            text = f"must be at most {self._limits.operation_id} characters"
+            raise InvalidArgumentError.of("session_id", text)
         operation_id = self._id_prefix + request.session_id
         deadline = deadline_of(context, self._clock)
         view = self._operations.get_operation(operation_id, deadline=deadline)

@@ -136,14 +136,14 @@ def split_assignments(texts: Sequence[str] | None) -> dict[str, str]:
 
 def read_strategy(path: Path, hint: str) -> str:
     """The text of a strategy file; `hint` names the option or argument in errors."""
-    from shared.training.strategy_yaml import MAX_YAML_BYTES
+    from shared.rpc.limits import MIB, MOST_STRATEGY_BYTES
 
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_YAML_BYTES + 1)
-        if len(data) > MAX_YAML_BYTES:
+            data = file.read(MOST_STRATEGY_BYTES + 1)
+        if len(data) > MOST_STRATEGY_BYTES:
             raise typer.BadParameter(
-                f"{path} is larger than the {MAX_YAML_BYTES // 1024} KiB a strategy may have.",
+                f"{path} is larger than the {MOST_STRATEGY_BYTES // MIB} MiB a strategy can have.",
                 param_hint=f"'{hint}'",
             )
         return data.decode("utf-8")

@@ -20,6 +20,8 @@ from shared.rpc.errors import MalformedAnswerError
 
 CHUNK_ROWS = 16_000
 """Bars per message: six columns of 8 bytes stay below 1 MiB."""
+_ROW_BYTES = 64
+"""Of a bar in a message, at most."""
 
 _FIRST, _LAST = -62_135_596_800, 253_402_300_799
 """The first and the last second that a Timestamp can say."""
@@ -48,11 +50,16 @@ def frame_from_chunks(chunks: Iterable[pb.BarChunk]) -> pd.DataFrame:
     return bars
 
 
-def chunks_of(frames: Iterable[pd.DataFrame]) -> Iterator[pb.BarChunk]:
-    """Convert frames, each to chunks that fit a message; none for an empty frame."""
+def chunks_of(frames: Iterable[pd.DataFrame], rows: int = CHUNK_ROWS) -> Iterator[pb.BarChunk]:
+    """Convert frames, each to chunks of at most `rows`; none for an empty frame."""
     for frame in frames:
-        for first in range(0, len(frame), CHUNK_ROWS):
-            yield chunk_from_frame(frame.iloc[first : first + CHUNK_ROWS])
+        for first in range(0, len(frame), rows):
+            yield chunk_from_frame(frame.iloc[first : first + rows])
+
+
+def chunk_rows(size: int) -> int:
+    """How many bars fit into `size` bytes."""
+    return min(CHUNK_ROWS, size // _ROW_BYTES)
 
 
 def series_to_proto(info: SeriesInfo) -> pb.Series:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
 import grpc
@@ -10,7 +10,7 @@ import grpc
 from ktrdr.marketdata.v1 import market_data_service_pb2 as pb
 from ktrdr.marketdata.v1 import market_data_service_pb2_grpc
 from shared.clock import Clock, SystemClock
-from shared.marketdata.conversion import CHUNK_ROWS, chunks_of, series_to_proto
+from shared.marketdata.conversion import chunk_rows, chunks_of, series_to_proto
 from shared.marketdata.launcher import DataLoadLauncher, LoadOrder
 from shared.marketdata.provider import BarProvider
 from shared.marketdata.request import LoadMode, LoadRequest
@@ -22,13 +22,13 @@ from shared.operations.service import OperationsService
 from shared.operations.starts import NewOperation
 from shared.rpc.deadline import deadline_of
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
-from shared.rpc.paging import decode_token, encode_token, page_size
+from shared.rpc.limits import RequestLimits
+from shared.rpc.paging import decode_token, encode_token, fitting, page_size
 from shared.rpc.request_fields import check_request_id, made_up_request_id, time_field
 from shared.rpc.via import starter
 
 _BACKENDS = "op_data_"
 """Begins a backend's operation ids, which are the request_ids that the IB host gets."""
-_MAX_SYMBOLS = 100
 _MAX_SYMBOL, _MAX_SYMBOL_BYTES = 32, 64
 """Characters, and bytes of UTF-8: the name of the symbol's file has room for so many."""
 _MODES = {
@@ -54,6 +54,7 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
         *,
         id_prefix: str,
         clock: Clock | None = None,
+        limits: RequestLimits | None = None,
     ) -> None:
         self._operations = operations
         self._launcher = launcher
@@ -61,6 +62,7 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
         self._provider = provider
         self._id_prefix = id_prefix
         self._clock = clock or SystemClock()
+        self._limits = limits or RequestLimits()
 
     def StartDataLoad(  # noqa: N802  # the contract's name
         self, request: pb.StartDataLoadRequest, context: grpc.ServicerContext
@@ -89,10 +91,11 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
     ) -> Iterator[pb.ReadBarsResponse]:
         """Stream the bars of a series, chunk by chunk, without holding it."""
         start, end = check_read(request)
+        rows = chunk_rows(self._limits.page_bytes)
         frames = self._store.iter_batches(
-            request.symbol, request.timeframe, start, end, request.limit or None, rows=CHUNK_ROWS
+            request.symbol, request.timeframe, start, end, request.limit or None, rows=rows
         )
-        for chunk in chunks_of(frames):
+        for chunk in chunks_of(frames, rows):
             yield pb.ReadBarsResponse(chunk=chunk)
 
     def ListSeries(  # noqa: N802  # the contract's name
@@ -101,13 +104,15 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
         context: grpc.ServicerContext,  # noqa: ARG002  # gRPC's signature
     ) -> pb.ListSeriesResponse:
         """Answer with one page of series."""
-        limit = page_size(request.page_size, default=50, largest=500)
+        limit = page_size(request.page_size, default=50, largest=self._limits.page_rows)
         after = _after(request.page_token)
         listing = self._store.list()
         rest = [info for info in listing.series if after is None or _place(*info.key) > after]
-        token = encode_token([*rest[limit - 1].key], ()) if len(rest) > limit else ""
+        rows = fitting(map(series_to_proto, rest[:limit]), self._limits.page_bytes)
+        more = len(rest) > len(rows)
+        token = encode_token([*rest[len(rows) - 1].key], ()) if more else ""
         return pb.ListSeriesResponse(
-            series=[series_to_proto(info) for info in rest[:limit]],
+            series=rows,
             next_page_token=token,
             total_count=len(listing.series),
             unreadable=listing.unreadable,
@@ -123,7 +128,7 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
         mode = _MODES.get(message.mode)
         if mode is None:
             violations.append(FieldViolation("mode", f"{message.mode} is no mode of loading"))
-        violations += _symbols(message)
+        violations += _symbols(message.symbols, self._limits.symbols)
         violations += _timeframe(message.timeframe)
         if not violations and self._provider is not None:
             violations += self._provider.check(message.symbols, message.timeframe)
@@ -147,12 +152,11 @@ def check_read(request: pb.ReadBarsRequest) -> tuple[datetime | None, datetime |
     return start, end
 
 
-def _symbols(message: pb.StartDataLoadRequest) -> list[FieldViolation]:
-    symbols = list(message.symbols)
+def _symbols(symbols: Sequence[str], most: int) -> list[FieldViolation]:
     if not symbols:
         return [FieldViolation("symbols", "name at least one")]
-    if len(symbols) > _MAX_SYMBOLS:
-        text = f"{len(symbols)} symbols; at most {_MAX_SYMBOLS} are taken."
+    if len(symbols) > most:
+        text = f"{len(symbols)} symbols; at most {most} are taken."
         return [FieldViolation("symbols", text)]
     found = []
     for index, symbol in enumerate(symbols):

@@ -27,6 +27,7 @@ from shared.operations.model import (
     Progress,
 )
 from shared.operations.views import OperationView
+from shared.rpc.paging import fitting
 
 STATUS_TO_PROTO = {
     status: pb.OperationStatus.Value(f"OPERATION_STATUS_{status.value}")
@@ -217,15 +218,7 @@ def metric_to_proto(metric: Metric) -> pb.Metric:
 
 def metrics_page(metrics: Iterable[Metric], max_bytes: int) -> list[pb.Metric]:
     """Convert metrics until `max_bytes` are full; at least one if there is one."""
-    page: list[pb.Metric] = []
-    used = 0
-    for metric in metrics:
-        message = metric_to_proto(metric)
-        used += message.ByteSize()
-        if page and used > max_bytes:
-            break
-        page.append(message)
-    return page
+    return fitting(map(metric_to_proto, metrics), max_bytes)
 
 
 def error_to_proto(error: OperationError) -> pb.OperationError:

@@ -14,8 +14,8 @@ from ktrdr.operations.v1 import operations_service_pb2 as pb
 from shared.operations import conversion
 from shared.operations.filter_expression import filter_of
 from shared.operations.longrunning_conversion import COLLECTION, id_in, to_longrunning
-from shared.operations.servicer import MAX_OPERATION_ID, OperationsServicer
-from shared.rpc.admission import UNLIMITED
+from shared.operations.servicer import OperationsServicer
+from shared.rpc.admission import WAIT
 from shared.rpc.errors import InvalidArgumentError
 from shared.rpc.server import ServedService
 
@@ -32,7 +32,7 @@ class LongrunningServicer(operations_pb2_grpc.OperationsServicer):  # type: igno
         self, request: lro.GetOperationRequest, context: grpc.ServicerContext
     ) -> lro.Operation:
         """Answer with an operation, as fresh as the cache's TTL demands."""
-        asked = pb.GetOperationRequest(operation_id=_operation_id(request.name))
+        asked = pb.GetOperationRequest(operation_id=self._operation_id(request.name))
         return to_longrunning(self._operations.GetOperation(asked, context).operation)
 
     def ListOperations(  # noqa: N802  # the standard's name
@@ -65,7 +65,7 @@ class LongrunningServicer(operations_pb2_grpc.OperationsServicer):  # type: igno
         self, request: lro.CancelOperationRequest, context: grpc.ServicerContext
     ) -> Empty:
         """Ask an operation to stop."""
-        asked = pb.CancelOperationRequest(operation_id=_operation_id(request.name))
+        asked = pb.CancelOperationRequest(operation_id=self._operation_id(request.name))
         self._operations.CancelOperation(asked, context)
         return Empty()
 
@@ -77,16 +77,25 @@ class LongrunningServicer(operations_pb2_grpc.OperationsServicer):  # type: igno
         The standard cannot say in an answer when to come back, only in an error.
         """
         timeout = conversion.seconds(request.timeout) if request.HasField("timeout") else None
-        operation_id = _operation_id(request.name)
+        operation_id = self._operation_id(request.name)
         return to_longrunning(self._operations.wait_in_place(operation_id, timeout, context))
 
     def DeleteOperation(  # noqa: N802  # the standard's name
         self, request: lro.DeleteOperationRequest, context: grpc.ServicerContext
     ) -> Empty:
         """Forget a finished operation."""
-        asked = pb.DeleteOperationRequest(operation_id=_operation_id(request.name))
+        asked = pb.DeleteOperationRequest(operation_id=self._operation_id(request.name))
         self._operations.DeleteOperation(asked, context)
         return Empty()
+
+    def _operation_id(self, name: str) -> str:
+        operation_id, longest = id_in(name), self._operations.limits.operation_id
+        if not operation_id:
+            raise InvalidArgumentError.of("name", f"is required: {COLLECTION}/OPERATION_ID")
+        if len(operation_id) > longest:
+            text = f"must name an operation_id of at most {longest} characters"
+            raise InvalidArgumentError.of("name", text)
+        return operation_id
 
 
 def longrunning_service(operations: OperationsServicer) -> ServedService:
@@ -95,16 +104,6 @@ def longrunning_service(operations: OperationsServicer) -> ServedService:
         SERVICE_NAME,
         LongrunningServicer(operations),
         operations_pb2_grpc.add_OperationsServicer_to_server,
-        {"WaitOperation": UNLIMITED},  # as the contract's own
+        {"WaitOperation": WAIT},  # as the contract's own
         reads=frozenset({"GetOperation", "ListOperations", "WaitOperation"}),
     )
-
-
-def _operation_id(name: str) -> str:
-    operation_id = id_in(name)
-    if not operation_id:
-        raise InvalidArgumentError.of("name", f"is required: {COLLECTION}/OPERATION_ID")
-    if len(operation_id) > MAX_OPERATION_ID:
-        text = f"must name an operation_id of at most {MAX_OPERATION_ID} characters"
-        raise InvalidArgumentError.of("name", text)
-    return operation_id

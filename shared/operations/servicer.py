@@ -21,23 +21,27 @@ from shared.operations.store import OperationFilter, SortKey
 from shared.operations.waiting import Waiter
 from shared.rpc.deadline import deadline_of
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
-from shared.rpc.paging import decode_time, decode_token, encode_token, page_size
+from shared.rpc.limits import RequestLimits
+from shared.rpc.paging import decode_time, decode_token, encode_token, fitting, page_size
 from shared.rpc.via import passed
 
-MAX_PAGE_METRICS = 1000
-MAX_PAGE_BYTES = 1024 * 1024
-MAX_OPERATION_ID = 256
-MAX_REASON = 1000
 DEFAULT_WAIT = 30.0
-LONGEST_WAIT = 60.0
 WaitedT = TypeVar("WaitedT")
+_MAX_FILTERS = 100
+"""The most states, and the most types, of one request: far more than there are."""
 
 
 class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
     """Serves ktrdr.operations.v1.OperationsService from an OperationsService."""
 
-    def __init__(self, operations: OperationsService, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        operations: OperationsService,
+        clock: Clock | None = None,
+        limits: RequestLimits | None = None,
+    ) -> None:
         self._operations = operations
+        self.limits = limits or RequestLimits()
         self._messages = conversion.OperationMessages()
         self._clock = clock or SystemClock()
 
@@ -45,21 +49,21 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
         self, request: pb.GetOperationRequest, context: grpc.ServicerContext
     ) -> pb.GetOperationResponse:
         """Answer with a snapshot and, if asked, the metrics since a cursor."""
-        _check_operation_id(request.operation_id)
+        self._check_operation_id(request.operation_id)
         wants_metrics = request.HasField("metrics_cursor")
         _check_cursor("metrics_cursor", request.metrics_cursor)
         view = self._operations.get_operation(
             request.operation_id,
             max_staleness=_staleness(request),
             metrics_cursor=request.metrics_cursor,
-            metrics_limit=MAX_PAGE_METRICS if wants_metrics else 0,
+            metrics_limit=self.limits.page_metrics if wants_metrics else 0,
             deadline=deadline_of(context, self._clock),
         )
         response = pb.GetOperationResponse()
         self._messages.fill(response.operation, view)
         if wants_metrics:
             count = view.operation.metrics_count
-            page = conversion.metrics_page(view.metrics, MAX_PAGE_BYTES)
+            page = conversion.metrics_page(view.metrics, self.limits.page_bytes)
             response.metrics.extend(page)
             response.new_cursor = min(request.metrics_cursor + len(page), count)
             response.has_more = response.new_cursor < count
@@ -71,16 +75,16 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
         self, request: pb.GetMetricsRequest, context: grpc.ServicerContext
     ) -> pb.GetMetricsResponse:
         """Answer with one page of the metrics log."""
-        _check_operation_id(request.operation_id)
+        self._check_operation_id(request.operation_id)
         _check_cursor("cursor", request.cursor)
-        limit = page_size(request.page_size, default=500, largest=MAX_PAGE_METRICS)
+        limit = page_size(request.page_size, default=500, largest=self.limits.page_metrics)
         view = self._operations.get_metrics(
             request.operation_id,
             request.cursor,
             limit,
             deadline=deadline_of(context, self._clock),
         )
-        page = conversion.metrics_page(view.metrics, MAX_PAGE_BYTES)
+        page = conversion.metrics_page(view.metrics, self.limits.page_bytes)
         new_cursor = request.cursor + len(page)
         return pb.GetMetricsResponse(
             metrics=page,
@@ -94,13 +98,18 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
     ) -> pb.ListOperationsResponse:
         """Answer with one page of operations, newest first."""
         wanted = _filter(request)
-        limit = page_size(request.page_size, default=50, largest=500)
+        limit = page_size(request.page_size, default=50, largest=self.limits.page_rows)
         page = self._operations.list_operations(
             wanted, _after(request), limit, deadline=deadline_of(context, self._clock)
         )
+        rows = fitting(map(conversion.view_to_proto, page.views), self.limits.page_bytes)
+        after = page.next_after
+        if len(rows) < len(page.views):
+            last = page.views[len(rows) - 1].operation
+            after = (last.create_time, last.operation_id)
         return pb.ListOperationsResponse(
-            operations=[conversion.view_to_proto(view) for view in page.views],
-            next_page_token=_token(page.next_after, request),
+            operations=rows,
+            next_page_token=_token(after, request),
             total_count=page.total_count,
             active_count=page.active_count,
             unreachable=page.unreachable,
@@ -112,9 +121,10 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
         self, request: pb.CancelOperationRequest, context: grpc.ServicerContext
     ) -> pb.CancelOperationResponse:
         """Ask an operation to stop and answer with it."""
-        _check_operation_id(request.operation_id)
-        if len(request.reason) > MAX_REASON:
-            raise InvalidArgumentError.of("reason", f"must be at most {MAX_REASON} characters")
+        self._check_operation_id(request.operation_id)
+        if len(request.reason) > self.limits.cancel_reason:
+            text = f"must be at most {self.limits.cancel_reason} characters"
+            raise InvalidArgumentError.of("reason", text)
         view = self._operations.cancel_operation(
             request.operation_id, request.reason, deadline=deadline_of(context, self._clock)
         )
@@ -143,7 +153,7 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
         `timeout` in seconds; None is as long as anybody may wait. Raises
         WaitLimitError if all places are taken.
         """
-        seconds = LONGEST_WAIT if timeout is None else timeout
+        seconds = self.limits.wait if timeout is None else timeout
         wait = self._operations.wait_in_place
         return conversion.view_to_proto(self._waited(wait, operation_id, seconds, context))
 
@@ -155,7 +165,7 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
         context: grpc.ServicerContext,
     ) -> WaitedT:
         """Wait on behalf of a call: it ends when the caller goes, and its answer leaves in time."""
-        _check_operation_id(operation_id)
+        self._check_operation_id(operation_id)
         if timeout < 0:
             raise InvalidArgumentError.of("timeout", f"must not be negative, got {timeout} s")
         waiter = Waiter()
@@ -164,7 +174,8 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
         # The answer must leave before the caller stops listening.
         deadline = deadline_of(context, self._clock)
         margin = 0.0 if deadline == inf else 0.1
-        return wait(operation_id, min(timeout, LONGEST_WAIT), waiter, deadline=deadline - margin)
+        bounded = min(timeout, self.limits.wait)
+        return wait(operation_id, bounded, waiter, deadline=deadline - margin)
 
     def DeleteOperation(  # noqa: N802  # the contract's name
         self,
@@ -172,19 +183,17 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
         context: grpc.ServicerContext,
     ) -> pb.DeleteOperationResponse:
         """Forget a finished operation."""
-        _check_operation_id(request.operation_id)
+        self._check_operation_id(request.operation_id)
         deadline = deadline_of(context, self._clock)
         self._operations.delete_operation(request.operation_id, deadline=deadline)
         return pb.DeleteOperationResponse()
 
-
-def _check_operation_id(operation_id: str) -> None:
-    if not operation_id:
-        raise InvalidArgumentError.of("operation_id", "is required")
-    if len(operation_id) > MAX_OPERATION_ID:
-        raise InvalidArgumentError.of(
-            "operation_id", f"must be at most {MAX_OPERATION_ID} characters"
-        )
+    def _check_operation_id(self, operation_id: str) -> None:
+        if not operation_id:
+            raise InvalidArgumentError.of("operation_id", "is required")
+        if len(operation_id) > self.limits.operation_id:
+            text = f"must be at most {self.limits.operation_id} characters"
+            raise InvalidArgumentError.of("operation_id", text)
 
 
 def _check_cursor(field: str, cursor: int) -> None:
@@ -225,6 +234,9 @@ def _filter(request: pb.ListOperationsRequest) -> OperationFilter:
 
 
 def _unknown(field: str, numbers: Collection[int], known: Collection[int]) -> list[FieldViolation]:
+    if len(numbers) > _MAX_FILTERS:
+        text = f"{len(numbers)} values; at most {_MAX_FILTERS} are taken."
+        return [FieldViolation(field, text)]
     return [
         FieldViolation(f"{field}[{index}]", f"{number} is not a value to filter by")
         for index, number in enumerate(numbers)

@@ -6,9 +6,15 @@ import base64
 import binascii
 import hashlib
 import json
+from collections.abc import Iterable
 from datetime import datetime
+from typing import TypeVar
+
+from google.protobuf.message import Message
 
 from shared.rpc.errors import InvalidArgumentError
+
+MessageT = TypeVar("MessageT", bound=Message)
 
 
 def page_size(asked: int, *, default: int, largest: int) -> int:
@@ -18,6 +24,18 @@ def page_size(asked: int, *, default: int, largest: int) -> int:
             "page_size", f"must not be negative, got {asked}; 0 means {default}"
         )
     return min(asked or default, largest)
+
+
+def fitting(messages: Iterable[MessageT], size: int) -> list[MessageT]:
+    """Return the messages that fit into `size` bytes together; at least one if there is one."""
+    page: list[MessageT] = []
+    used = 0
+    for message in messages:
+        used += message.ByteSize()
+        if page and used > size:
+            break
+        page.append(message)
+    return page
 
 
 def encode_token(position: list[str], filters: object) -> str:

@@ -131,6 +131,8 @@ class RpcServer:
         """`instance` is this process's id: calls that have passed it before are refused."""
         self._address = address
         self._credentials = security.credentials
+        self.connections = limits.connections
+        """The most there are at once."""
         refusals = ThreadPoolExecutor(_REFUSERS, thread_name_prefix="rpc_refusals")
         pools = [
             CallPool(class_, threads, places, _patience(class_, limits), refusals)

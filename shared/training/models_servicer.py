@@ -9,7 +9,8 @@ import grpc
 from ktrdr.training.v1 import model_pb2, models_service_pb2_grpc
 from ktrdr.training.v1 import models_service_pb2 as pb
 from shared.rpc.errors import InvalidArgumentError, ModelNotFoundError
-from shared.rpc.paging import decode_time, decode_token, encode_token, page_size
+from shared.rpc.limits import RequestLimits
+from shared.rpc.paging import decode_time, decode_token, encode_token, fitting, page_size
 from shared.training.conversion import model_to_proto
 from shared.training.model_store import ModelStore, SavedModel
 
@@ -19,8 +20,9 @@ MAX_INSTANCE = 64
 class ModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
     """Serves ktrdr.training.v1.ModelsService."""
 
-    def __init__(self, models: ModelStore) -> None:
+    def __init__(self, models: ModelStore, limits: RequestLimits | None = None) -> None:
         self._models = models
+        self._limits = limits or RequestLimits()
 
     def GetModel(  # noqa: N802  # the contract's name
         self,
@@ -43,14 +45,15 @@ class ModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
         context: grpc.ServicerContext,  # noqa: ARG002  # gRPC's signature
     ) -> pb.ListModelsResponse:
         """Answer with one page of models, newest first."""
-        limit = page_size(request.page_size, default=50, largest=500)
+        limit = page_size(request.page_size, default=50, largest=self._limits.page_rows)
         after = _after(request.page_token)
         listing = self._models.list()
         rest = [model for model in listing.models if _is_older(model, after)]
-        models = [model_to_proto(model, whole=False) for model in rest[:limit]]
+        rows = (model_to_proto(model, whole=False) for model in rest[:limit])
+        models = fitting(rows, self._limits.page_bytes)
         return pb.ListModelsResponse(
             models=models,
-            next_page_token=next_token(models[-1]) if len(rest) > limit else "",
+            next_page_token=next_token(models[-1]) if len(rest) > len(models) else "",
             total_count=len(listing.models),
             unreadable=listing.unreadable,
         )

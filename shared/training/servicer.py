@@ -16,6 +16,7 @@ from shared.operations.service import OperationsService
 from shared.operations.starts import NewOperation
 from shared.rpc.deadline import deadline_of
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
+from shared.rpc.limits import RequestLimits
 from shared.rpc.request_fields import check_request_id, made_up_request_id, time_field
 from shared.rpc.via import starter
 from shared.training.launcher import TrainingLauncher, TrainingOrder
@@ -24,8 +25,6 @@ from shared.training.strategy import Strategy, load_strategy
 
 _BACKENDS = "op_training_"
 """Begins a backend's operation ids, which are the request_ids that training hosts get."""
-_MAX_NAMES = 100
-"""The most symbols, and the most timeframes, of one request."""
 
 
 class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
@@ -43,12 +42,14 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         *,
         id_prefix: str,
         clock: Clock | None = None,
+        limits: RequestLimits | None = None,
     ) -> None:
         self._operations = operations
         self._launcher = launcher
         self._bars = bars
         self._id_prefix = id_prefix
         self._clock = clock or SystemClock()
+        self._limits = limits or RequestLimits()
 
     def StartTraining(  # noqa: N802  # the contract's name
         self, request: pb.StartTrainingRequest, context: grpc.ServicerContext
@@ -77,32 +78,36 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         prefix = "" if self._id_prefix == _BACKENDS else _BACKENDS
         check_request_id(request_id, violations, backends_prefix=prefix)
         request = TrainingRequest(
-            symbols=_names("symbols", message.symbols, violations),
-            timeframes=_names("timeframes", message.timeframes, violations),
+            symbols=_names("symbols", message.symbols, self._limits.symbols, violations),
+            timeframes=_names(
+                "timeframes", message.timeframes, self._limits.timeframes, violations
+            ),
             start=time_field("start_time", message, violations),
             end=time_field("end_time", message, violations),
             seed=message.seed if message.HasField("seed") else None,
         )
-        strategy = _strategy(message, violations)
+        strategy = self._strategy(message, violations)
         violations += check_request(strategy, request, self._bars)
         if strategy is None or violations:
             raise InvalidArgumentError(violations)
         return TrainingOrder(request_id, strategy, request)
 
+    def _strategy(
+        self, message: pb.StartTrainingRequest, violations: list[FieldViolation]
+    ) -> Strategy | None:
+        """Read the strategy; None if it is bad, with a violation for each of its bad fields."""
+        try:
+            return load_strategy(message.strategy_yaml, dict(message.overrides), self._limits)
+        except InvalidArgumentError as error:
+            violations.extend(error.violations)
+            return None
 
-def _strategy(
-    message: pb.StartTrainingRequest, violations: list[FieldViolation]
-) -> Strategy | None:
-    try:
-        return load_strategy(message.strategy_yaml, dict(message.overrides))
-    except InvalidArgumentError as error:
-        violations.extend(error.violations)
-        return None
 
-
-def _names(field: str, given: Sequence[str], violations: list[FieldViolation]) -> tuple[str, ...]:
+def _names(
+    field: str, given: Sequence[str], most: int, violations: list[FieldViolation]
+) -> tuple[str, ...]:
     """Return the names to check: of too many, only the first are looked at."""
-    if len(given) > _MAX_NAMES:
-        text = f"{len(given)} names; at most {_MAX_NAMES} are taken."
+    if len(given) > most:
+        text = f"{len(given)} names; at most {most} are taken."
         violations.append(FieldViolation(field, text))
-    return tuple(given[:_MAX_NAMES])
+    return tuple(given[:most])

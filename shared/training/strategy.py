@@ -25,6 +25,7 @@ from pydantic import (
 
 from shared.marketdata.timeframes import TIMEFRAMES, finest
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
+from shared.rpc.limits import RequestLimits
 from shared.training.indicator_catalogue import INDICATORS
 from shared.training.strategy_rules import indicator_problems, link_problems
 from shared.training.strategy_violations import (
@@ -348,21 +349,25 @@ class Strategy(_Part):
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def load_strategy(yaml_text: str, overrides: Mapping[str, str] | None = None) -> Strategy:
+def load_strategy(
+    yaml_text: str,
+    overrides: Mapping[str, str] | None = None,
+    limits: RequestLimits | None = None,
+) -> Strategy:
     """Read, complete and check a strategy.
 
     Overrides map dotted paths ("model.training.epochs", "indicators.0.period")
     to values read as YAML. Raises InvalidArgumentError that names every bad
     field: strategy_yaml with its path, or the override that put it there.
     """
-    overrides = overrides or {}
+    overrides, limits = overrides or {}, limits or RequestLimits()
     try:
-        document = read_yaml(yaml_text)
+        document = read_yaml(yaml_text, limits.strategy_bytes)
     except YamlTextError as error:
         raise InvalidArgumentError.of(ROOT, str(error)) from error
     if not isinstance(document, dict):
         raise InvalidArgumentError.of(ROOT, f"must be a mapping, not {brief(document)}.")
-    document, violations = apply_overrides(document, overrides)
+    document, violations = apply_overrides(document, overrides, limits)
     try:
         strategy = Strategy.model_validate(document)
         problems = list(_rule_problems(document))

@@ -12,12 +12,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from shared.rpc.errors import FieldViolation
+from shared.rpc.limits import RequestLimits
 
-MAX_YAML_BYTES = 256 * 1024
-"""The longest strategy text, in UTF-8 bytes."""
-MAX_OVERRIDES = 100
-"""The most overrides of one request."""
-
+_LIMITS = RequestLimits()
 _MAX_DEPTH = 20
 _MAX_NODES = 50_000
 _MERGE = "tag:yaml.org,2002:merge"
@@ -51,10 +48,13 @@ class _Loader(_SafeLoader):
         return mapping
 
 
-def read_yaml(text: str) -> object:
-    """Return what the text says. Raises YamlTextError, with line and column if known."""
-    if len(text.encode("utf-8", "replace")) > MAX_YAML_BYTES:
-        raise YamlTextError(f"longer than {MAX_YAML_BYTES // 1024} KiB; shorten it.")
+def read_yaml(text: str, most_bytes: int = _LIMITS.strategy_bytes) -> object:
+    """Return what a text of at most so many bytes in UTF-8 says.
+
+    Raises YamlTextError, with line and column if known.
+    """
+    if len(text.encode("utf-8", "replace")) > most_bytes:
+        raise YamlTextError(f"longer than {most_bytes // 1024} KiB; shorten it.")
     try:
         _refuse_deep(text)
         loader = _Loader(text)
@@ -132,7 +132,7 @@ def override_field(path: str) -> str:
 
 
 def apply_overrides(
-    document: dict[str, Any], overrides: Mapping[str, str]
+    document: dict[str, Any], overrides: Mapping[str, str], limits: RequestLimits = _LIMITS
 ) -> tuple[dict[str, Any], list[FieldViolation]]:
     """Return the document with the overrides put in, and those that fit nowhere.
 
@@ -140,14 +140,14 @@ def apply_overrides(
     read as YAML. Mappings that are missing on the way are made. The document
     given is left as it is.
     """
-    if len(overrides) > MAX_OVERRIDES:
-        problem = f"{len(overrides)} overrides; at most {MAX_OVERRIDES} are taken."
+    if len(overrides) > limits.overrides:
+        problem = f"{len(overrides)} overrides; at most {limits.overrides} are taken."
         return document, [FieldViolation("overrides", problem)]
     changed: Any = document
     violations = []
     for path, text in overrides.items():
         try:
-            changed = _replaced(changed, path.split("."), read_yaml(text))
+            changed = _replaced(changed, path.split("."), read_yaml(text, limits.strategy_bytes))
         except (YamlTextError, _PathError) as error:
             violations.append(FieldViolation(override_field(path), str(error)))
     return changed, violations

@@ -65,6 +65,8 @@ BAD: list[tuple[type[Any], dict[str, Any], str]] = [
     (pb.ListOperationsRequest, {"statuses": [99]}, "statuses[0]"),
     (pb.ListOperationsRequest, {"types": [1, 77]}, "types[1]"),
     (pb.ListOperationsRequest, {"types": [-1]}, "types[0]"),
+    (pb.ListOperationsRequest, {"types": [7] * 100_000}, "types"),
+    (pb.ListOperationsRequest, {"statuses": [1] * 101}, "statuses"),
     (pb.ListOperationsRequest, {"page_token": "garbage"}, "page_token"),
     (pb.ListOperationsRequest, {"page_token": "ä" * 100}, "page_token"),
     (pb.ListOperationsRequest, {"page_token": _token("d", ["a", "b"])}, "page_token"),

@@ -191,6 +191,29 @@ def test_the_hosts_that_are_called_are_those_that_work(
     assert expected == loaded(monkeypatch, environment).called
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "named"),
+    [
+        ("KTRDR_CALL_LIMIT", "500", "KTRDR_WAIT_QUEUE"),
+        ("KTRDR_READ_LIMIT", "1000", ""),
+        ("KTRDR_WAIT_QUEUE", "5000", "KTRDR_CALL_LIMIT (5000) must not be less"),
+        (
+            "KTRDR_MAX_STRATEGY_BYTES",
+            "1000000",
+            "must leave 65536 bytes of KTRDR_MAX_REQUEST_BYTES",
+        ),
+        ("KTRDR_MAX_REQUEST_BYTES", "200000", "lower the one or raise the other"),
+    ],
+)
+def test_limits_that_do_not_fit_each_other_are_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, named: str
+) -> None:
+    if named:
+        assert named in complaint(monkeypatch, {variable: value})
+    else:
+        loaded(monkeypatch, {variable: value})
+
+
 @pytest.mark.parametrize("case", ["ktrdr_read_limit", "Ktrdr_Read_Limit"])
 def test_a_bad_variable_is_named_as_documented(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
     assert complaint(monkeypatch, {case: "x"}).startswith("KTRDR_READ_LIMIT: ")

@@ -47,7 +47,7 @@ def test_a_strategy_that_is_a_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_strategy_that_never_ends_is_refused_after_what_one_may_have() -> None:
-    with pytest.raises(typer.BadParameter, match="/dev/zero is larger than the 256 KiB"):
+    with pytest.raises(typer.BadParameter, match="/dev/zero is larger than the 4 MiB"):
         options.read_strategy(Path("/dev/zero"), "--strategy")
 
 

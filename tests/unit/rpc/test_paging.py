@@ -5,11 +5,12 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.rpc.errors import InvalidArgumentError
-from shared.rpc.paging import decode_time, decode_token, encode_token, page_size
+from shared.rpc.paging import decode_time, decode_token, encode_token, fitting, page_size
 
 FILTERS = ([1, 2], "x", True)
 POSITIONS = st.lists(st.text(), min_size=1, max_size=4)
@@ -124,3 +125,10 @@ def test_a_time_in_a_position_comes_back(at: datetime) -> None:
 def test_a_forged_time_is_refused_like_any_garbage(part: str) -> None:
     with pytest.raises(InvalidArgumentError, match="page_token: is not a next_page_token"):
         decode_time(part)
+
+
+@pytest.mark.parametrize(("size", "rows"), [(0, 1), (100, 1), (101, 1), (204, 2), (10_000, 5)])
+def test_a_page_ends_before_its_bytes_are_too_many_but_has_a_row(size: int, rows: int) -> None:
+    messages = [StringValue(value="x" * 100) for _ in range(5)]
+    assert messages[:rows] == fitting(messages, size)
+    assert [] == fitting([], size)

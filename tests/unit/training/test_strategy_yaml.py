@@ -4,18 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.rpc.limits import RequestLimits
 from shared.training.strategy_yaml import (
-    MAX_OVERRIDES,
-    MAX_YAML_BYTES,
     YamlTextError,
     apply_overrides,
     read_yaml,
 )
 
+LIMITS = RequestLimits()
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{this}: &{this} [{','.join([f'*{before}'] * 9)}]\n"
     for before, this in zip("abcdefg", "bcdefgh", strict=True)
 )
+MERGE = RequestLimits()
 MERGE_BOMB = "a: &a {x: 1}\n" + "".join(
     f"{this}: &{this} {{<<: [{','.join([f'*{before}'] * 9)}]}}\n"
     for before, this in zip("abcdefg", "bcdefgh", strict=True)
@@ -54,7 +55,7 @@ def test_merge_keys_are_understood() -> None:
         ("? [a, b]\n: 1", "line 1, column 3: found unhashable key"),
         ("a: !!python/object:os.system {}", "could not determine a constructor"),
         ("a: 1\n---\nb: 2", "expected a single document"),
-        ("x" * (MAX_YAML_BYTES + 1), "longer than 256 KiB"),
+        ("x" * (LIMITS.strategy_bytes + 1), "longer than 256 KiB"),
     ],
 )
 def test_what_may_not_be_read_says_where_and_why(text: str, message: str) -> None:
@@ -105,7 +106,7 @@ def test_an_override_that_fits_nowhere_is_named(path: str, value: str, message: 
 
 
 def test_too_many_overrides_are_refused_at_once() -> None:
-    many = {f"a{number}": "1" for number in range(MAX_OVERRIDES + 1)}
+    many = {f"a{number}": "1" for number in range(LIMITS.overrides + 1)}
 
     document, (violation,) = apply_overrides({}, many)
 
