@@ -236,7 +236,7 @@ def provider_of(settings: BackendSettings) -> ReadableProvider | None:
     if settings.data_source == "ib":
         return None
     if settings.data_source == "csv" and settings.csv_folder is not None:
-        return CsvFolder(settings.csv_folder)
+        return CsvFolder(settings.csv_folder, settings.max_csv_bytes)
     return SampleBarSource()
 
 

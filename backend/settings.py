@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from shared.rpc.limits import KIB, MIB
 from shared.settings import (
     Address,
     DataSettings,
@@ -38,6 +39,9 @@ class BackendSettings(TrainingSettings, DataSettings):
 
     csv_folder: Folder | None = None
     """Folder of files named SYMBOL_timeframe.csv; needed by KTRDR_DATA_SOURCE=csv."""
+
+    max_csv_bytes: int = Field(default=256 * MIB, ge=KIB, le=64 * 1024 * MIB)
+    """Bytes a CSV file may have; each is read whole, and takes several times as much memory."""
 
     @property
     def called(self) -> tuple[str, ...]:

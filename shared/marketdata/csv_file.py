@@ -39,6 +39,7 @@ _CLOCK = "clock"
 """A column with the time of day, beside one with the date."""
 _DELIMITERS = ",;\t|"
 _MISSING = frozenset({"", "nan", "na", "n/a", "null", "none", "-"})
+_MOST_COLUMNS = 500
 _FEW_BARS = 5
 _DAY = timedelta(days=1)
 
@@ -86,6 +87,9 @@ def _table(path: Path) -> tuple[pd.DataFrame, int]:
         delimiter = max(_DELIMITERS, key=header.count)
         if not header.count(delimiter):
             raise CsvUnreadableError(path, _no_header(), number)
+        if header.count(delimiter) >= _MOST_COLUMNS:
+            text = f"it has more than {_MOST_COLUMNS} columns; leave some out"
+            raise CsvUnreadableError(path, text, number)
         table = pd.read_csv(
             path,
             sep=delimiter,

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from stat import S_ISREG
 
 import pandas as pd
 
@@ -23,6 +24,7 @@ from shared.marketdata.ranges import TimeRange
 from shared.marketdata.timeframes import TIMEFRAMES
 from shared.marketdata.validation import validate
 from shared.rpc.errors import FieldViolation
+from shared.rpc.limits import MIB
 
 logger = logging.getLogger("ktrdr.marketdata")
 
@@ -46,8 +48,10 @@ class CsvFolder:
 
     name = "csv"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, most_bytes: int = 256 * MIB) -> None:
+        """Larger files than `most_bytes` are refused: each is read whole."""
         self._folder = folder
+        self._most_bytes = most_bytes
         # The file read last; replaced as a whole, so that it needs no lock.
         self._latest: _Parsed | None = None
 
@@ -121,6 +125,14 @@ class CsvFolder:
             status = path.stat()
         except OSError as error:
             raise CsvUnreadableError(path, f"it cannot be read ({error.strerror})") from error
+        if not S_ISREG(status.st_mode):
+            raise CsvUnreadableError(path, "it is not a file; put one in its place")
+        if status.st_size > self._most_bytes:
+            text = (
+                f"it has {status.st_size} bytes, more than the {self._most_bytes} that are read; "
+                "leave out what is old, or raise KTRDR_MAX_CSV_BYTES"
+            )
+            raise CsvUnreadableError(path, text)
         state = (status.st_mtime_ns, status.st_size)
         latest = self._latest
         if latest is None or (latest.path, latest.state) != (path, state):

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Literal
 
+import numpy as np
 import pandas as pd
 
 _ISO = re.compile(r"\d{4}-\d{1,2}-\d{1,2}.*")
@@ -34,6 +35,8 @@ _CLOCKS = {
     r"\d{4}": "%H%M",
     r"\d{6}": "%H%M%S",
 }
+_FIRST, _END = pd.Timestamp("0001-01-01", tz="UTC"), pd.Timestamp("9999-01-01", tz="UTC")
+"""What the times of a series may lie between, so that the end of its last bar is a time too."""
 _LONGEST = 40
 
 
@@ -58,6 +61,12 @@ def times_of(texts: pd.Series[str], *, days: bool) -> pd.DatetimeIndex:
     parsed = _parsed(texts, str(there.iloc[0]), days=days)
     times = pd.DatetimeIndex(parsed)
     times = times.tz_localize("UTC") if times.tz is None else times.tz_convert("UTC")
+    times = times.as_unit("us")
+    odd = np.asarray((times < _FIRST) | (times >= _END))
+    if odd.any():
+        place = int(odd.argmax())
+        shown = str(texts.iloc[place])[:_LONGEST]
+        raise TimesUnclearError(f"{shown!r} is before the year 1 or after 9998", place)
     return times.normalize() if days else times
 
 

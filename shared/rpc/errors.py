@@ -90,7 +90,11 @@ class FieldViolation:
     """One bad field: its path in the request and what to put right."""
 
     field: str
+    """Empty if it is the request itself."""
     description: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.description}" if self.field else self.description
 
 
 class InvalidArgumentError(KtrdrError):
@@ -101,7 +105,7 @@ class InvalidArgumentError(KtrdrError):
 
     def __init__(self, violations: Sequence[FieldViolation]) -> None:
         self.violations = tuple(violations)
-        super().__init__("; ".join(f"{v.field}: {v.description}" for v in self.violations))
+        super().__init__("; ".join(str(violation) for violation in self.violations))
 
     @classmethod
     def of(cls, field: str, description: str) -> InvalidArgumentError:

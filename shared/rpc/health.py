@@ -47,6 +47,17 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             )
         return _RESPONSE(status=status)
 
+    def List(  # noqa: N802  # the contract's name
+        self, _request: Any, _context: grpc.ServicerContext
+    ) -> Any:
+        """Answer with the status of every service."""
+        with self._lock:
+            statuses = dict(self._statuses)
+        answer = health_pb2.HealthListResponse()  # type: ignore[attr-defined]  # missing in the stubs
+        for service, status in statuses.items():
+            answer.statuses[service].status = status
+        return answer
+
     def Watch(  # type: ignore[override]  # noqa: N802  # the contract's name, and `send`
         self,
         request: health_pb2.HealthCheckRequest,

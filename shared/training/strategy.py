@@ -7,6 +7,7 @@ bounded. Importing this module needs neither torch nor pandas nor TA-Lib.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -38,6 +39,10 @@ from shared.training.strategy_violations import (
 from shared.training.strategy_yaml import YamlTextError, apply_overrides, read_yaml
 
 _MAX_VIOLATIONS = 50
+_INFLATION = 32
+"""How many times longer a strategy may get when it is written anew, with a line per value."""
+_MAX_PROBLEMS = 1000
+"""As many are looked for and counted; each takes its time to describe."""
 
 
 def _known_timeframe(value: str) -> str:
@@ -370,14 +375,29 @@ def load_strategy(
     document, violations = apply_overrides(document, overrides, limits)
     try:
         strategy = Strategy.model_validate(document)
-        problems = list(_rule_problems(document))
+        problems = list(islice(_rule_problems(document), _MAX_PROBLEMS))
     except ValidationError as error:
-        found = {**dict(_rule_problems(document)), **dict(_shape_problems(error, document))}
-        problems = list(found.items())
+        rules = islice(_rule_problems(document), _MAX_PROBLEMS)
+        shapes = islice(_shape_problems(error, document), _MAX_PROBLEMS)
+        problems = list({**dict(rules), **dict(shapes)}.items())
     violations += violations_of(problems, overrides)
     if violations:
         raise InvalidArgumentError(_shortened(violations))
+    if len(yaml_text) + sum(map(len, overrides.values())) > limits.strategy_bytes // _INFLATION:
+        _require_readable(strategy.to_yaml(), limits)
     return strategy
+
+
+def _require_readable(written: str, limits: RequestLimits) -> None:
+    """Refuse a strategy that, with its overrides and written anew, nobody would read again.
+
+    So it is passed to hosts and kept with the model.
+    """
+    try:
+        read_yaml(written, limits.strategy_bytes)
+    except YamlTextError as error:
+        text = f"written in full, with its overrides, it is {error}"
+        raise InvalidArgumentError.of(ROOT, text) from error
 
 
 def _shortened(violations: list[FieldViolation]) -> list[FieldViolation]:

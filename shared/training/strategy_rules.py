@@ -16,6 +16,8 @@ from shared.training.strategy_violations import Problem, brief, unknown_name
 
 MAX_FEATURES = 2000
 """The most features of one timeframe, lags included."""
+_SHOWN = 20
+"""Names that are listed in a message."""
 _LAG = re.compile(r"_lag\d+$")
 _OWN_KEYS = frozenset({"name", "feature_id", "source"})
 
@@ -71,12 +73,15 @@ def link_problems(document: dict[str, Any]) -> Iterator[Problem]:
     """Yield where indicators and fuzzy sets do not meet, and clashing feature names."""
     indicators = [i for i in _list(document.get("indicators")) if isinstance(i, dict)]
     ids = [i["feature_id"] for i in indicators if isinstance(i.get("feature_id"), str)]
+    shown = [feature_id[:60] for feature_id in dict.fromkeys(ids)]
+    shown[_SHOWN:] = ["..."] if len(shown) > _SHOWN else []
     sets = document.get("fuzzy_sets")
     if not isinstance(sets, dict):
         return
+    there = frozenset(ids)
     for feature_id in sets:
-        if feature_id not in ids:
-            listed = ", ".join(dict.fromkeys(ids)) or "none"
+        if feature_id not in there:
+            listed = ", ".join(shown) or "none"
             text = (
                 f"fuzzy set for {brief(feature_id)}, but no indicator has that feature_id; "
                 f"there are: {listed}."

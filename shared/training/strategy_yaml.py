@@ -16,8 +16,16 @@ from shared.rpc.limits import RequestLimits
 
 _LIMITS = RequestLimits()
 _MAX_DEPTH = 20
-_MAX_NODES = 50_000
-_MERGE = "tag:yaml.org,2002:merge"
+_MAX_NODES = 10_000
+_MAX_OVERRIDE_NODES = 500
+_MAX_DIGITS = 100
+"""The longest number: in some bases a long one takes seconds to read and cannot be shown."""
+_YAML = "tag:yaml.org,2002:"
+_MERGE = f"{_YAML}merge"
+_NUMBERS = frozenset({"int", "float"})
+_TEXTS = frozenset({"str", "binary", "merge", "value"})
+_SCALARS = _NUMBERS | _TEXTS | {"bool", "null", "timestamp"}
+"""Tags of plain values; PyYAML knows more, which no strategy has a use for."""
 
 # libyaml's loader when PyYAML was built with it: ten times faster, same results.
 if TYPE_CHECKING:
@@ -48,34 +56,47 @@ class _Loader(_SafeLoader):
         return mapping
 
 
-def read_yaml(text: str, most_bytes: int = _LIMITS.strategy_bytes) -> object:
-    """Return what a text of at most so many bytes in UTF-8 says.
+def read_yaml(
+    text: str, most_bytes: int = _LIMITS.strategy_bytes, most_nodes: int = _MAX_NODES
+) -> object:
+    """Return what a text of at most so many bytes in UTF-8 and so many values says.
 
     Raises YamlTextError, with line and column if known.
     """
     if len(text.encode("utf-8", "replace")) > most_bytes:
         raise YamlTextError(f"longer than {most_bytes // 1024} KiB; shorten it.")
     try:
-        _refuse_deep(text)
+        _refuse_deep(text, most_nodes)
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
             if node is None:
                 return None
-            _refuse_unfolding(node)
+            nodes, letters = _Unfolding(loader).measure(node)
+            if nodes > most_nodes:
+                raise _too_many(most_nodes)
+            if letters > most_bytes:
+                raise YamlTextError(f"stands for more than {most_bytes // 1024} KiB; shorten it.")
             return loader.construct_document(node)
         finally:
             loader.dispose()
     except yaml.YAMLError as error:
         raise YamlTextError(_place(error)) from error
-    except ValueError as error:  # a number or a date that Python cannot hold
+    except (ValueError, OverflowError) as error:  # a number or a date that Python cannot hold
         raise YamlTextError(f"a value cannot be read: {str(error)[:200]}.") from error
 
 
-def _refuse_deep(text: str) -> None:
-    """Bound the nesting before anything recurses over it."""
-    depth = 0
+def _too_many(nodes: int) -> YamlTextError:
+    return YamlTextError(f"stands for more than {nodes} values; shorten it.")
+
+
+def _refuse_deep(text: str, most_nodes: int) -> None:
+    """Bound depth and length before anything is built of it or recurses over it."""
+    depth = nodes = 0
     for event in yaml.parse(text, Loader=_SafeLoader):
+        nodes += isinstance(event, yaml.NodeEvent)
+        if nodes > most_nodes:
+            raise _too_many(most_nodes)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > _MAX_DEPTH:
@@ -85,25 +106,57 @@ def _refuse_deep(text: str) -> None:
             depth -= 1
 
 
-def _refuse_unfolding(root: yaml.Node) -> None:
-    """Bound how many nodes the text stands for once aliases are unfolded."""
-    sizes: dict[int, int] = {}
-    open_nodes: set[int] = set()
+class _Unfolding:
+    """Measures what a text stands for once its aliases are unfolded; refuses odd values."""
 
-    def size(node: yaml.Node) -> int:
+    def __init__(self, loader: _Loader) -> None:
+        self._loader = loader
+        self._measured: dict[int, tuple[int, int]] = {}
+        self._open: set[int] = set()
+
+    def measure(self, node: yaml.Node) -> tuple[int, int]:
+        """The values and the letters of a node and all below it."""
         key = id(node)
-        if key in open_nodes:
-            raise yaml.MarkedYAMLError(
-                problem="an alias contains itself", problem_mark=node.start_mark
+        if key in self._open:
+            raise _refused(node, "an alias contains itself")
+        if key not in self._measured:
+            _refuse_odd(node, self._loader)
+            self._open.add(key)
+            parts = [self.measure(child) for child in _children(node)]
+            self._open.discard(key)
+            own = len(node.value) if isinstance(node, yaml.ScalarNode) else 0
+            self._measured[key] = (
+                1 + sum(nodes for nodes, _ in parts),
+                own + sum(letters for _, letters in parts),
             )
-        if key not in sizes:
-            open_nodes.add(key)
-            sizes[key] = 1 + sum(size(child) for child in _children(node))
-            open_nodes.discard(key)
-        return sizes[key]
+        return self._measured[key]
 
-    if size(root) > _MAX_NODES:
-        raise YamlTextError(f"stands for more than {_MAX_NODES} values; shorten it.")
+
+def _refuse_odd(node: yaml.Node, loader: _Loader) -> None:
+    """Refuse what PyYAML would stumble over, or work on for longer than the text is long."""
+    tag = node.tag.removeprefix(_YAML)
+    if isinstance(node, yaml.CollectionNode):
+        kind, own = ("mapping", "map") if isinstance(node, yaml.MappingNode) else ("list", "seq")
+        if tag != own:
+            raise _refused(node, f"a {kind} cannot be a {tag[:60]}")
+        return
+    if tag not in _SCALARS:
+        raise _refused(node, f"a plain value cannot be a {tag[:60]}")
+    if tag in _NUMBERS and len(node.value) > _MAX_DIGITS:
+        raise _refused(node, f"a number of {len(node.value)} signs")
+    seen = _implied_tag(node.value, loader)
+    if tag not in _TEXTS and seen != tag and not {seen, tag} <= _NUMBERS:
+        raise _refused(node, f"{node.value[:60]!r} is no {tag}")
+
+
+def _implied_tag(text: str, loader: _Loader) -> str:
+    """The tag that a plain value has by itself."""
+    tag: str = loader.resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]  # PyYAML's
+    return tag.removeprefix(_YAML)
+
+
+def _refused(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:
@@ -143,14 +196,23 @@ def apply_overrides(
     if len(overrides) > limits.overrides:
         problem = f"{len(overrides)} overrides; at most {limits.overrides} are taken."
         return document, [FieldViolation("overrides", problem)]
+    if sum(len(text.encode("utf-8", "replace")) for text in overrides.values()) > (
+        limits.strategy_bytes
+    ):
+        problem = f"have more than {limits.strategy_bytes // 1024} KiB together; shorten them."
+        return document, [FieldViolation("overrides", problem)]
     changed: Any = document
     violations = []
     for path, text in overrides.items():
         try:
-            changed = _replaced(changed, path.split("."), read_yaml(text, limits.strategy_bytes))
+            changed = _replaced(changed, path.split("."), _value(text, limits))
         except (YamlTextError, _PathError) as error:
             violations.append(FieldViolation(override_field(path), str(error)))
     return changed, violations
+
+
+def _value(text: str, limits: RequestLimits) -> object:
+    return read_yaml(text, limits.strategy_bytes, _MAX_OVERRIDE_NODES)
 
 
 class _PathError(Exception):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -23,9 +25,9 @@ class RawConnection:
         self._socket = socket.create_connection((host, int(port)), timeout=10)
         self._stream = 1
         settings = struct.pack("!HI", INITIAL_WINDOW, window)
-        self._socket.sendall(PREFACE + _frame(SETTINGS, 0, 0, settings))
+        self._socket.sendall(PREFACE + frame(SETTINGS, 0, 0, settings))
 
-    def begin(self, method: str, metadata: tuple[tuple[str, str], ...] = ()) -> int:
+    def begin(self, method: str, metadata: Iterable[tuple[str, str]] = ()) -> int:
         """Send the headers of a call, whose message may follow; return its stream."""
         stream, self._stream = self._stream, self._stream + 2
         fields = (
@@ -38,16 +40,29 @@ class RawConnection:
             *metadata,
         )
         block = b"".join(_literal(name) for name in fields)
-        self._socket.sendall(_frame(HEADERS, END_HEADERS, stream, block))
+        self._socket.sendall(frame(HEADERS, END_HEADERS, stream, block))
         return stream
 
     def send(self, stream: int, data: bytes, *, last: bool = False) -> None:
         """Send bytes of a call's body."""
-        self._socket.sendall(_frame(DATA, END_STREAM if last else 0, stream, data))
+        self._socket.sendall(frame(DATA, END_STREAM if last else 0, stream, data))
+
+    def write(self, data: bytes) -> None:
+        """Send any bytes."""
+        self._socket.sendall(data)
 
     def end(self, stream: int) -> None:
         """Say that no more will follow."""
         self.send(stream, b"", last=True)
+
+    def read(self, seconds: float = 0.05) -> bytes:
+        """Take what the server sends, until it hangs up or is silent for so long."""
+        taken = b""
+        self._socket.settimeout(seconds)
+        with suppress(TimeoutError):
+            while data := self._socket.recv(65_536):
+                taken += data
+        return taken
 
     def close(self) -> None:
         """Hang up."""
@@ -70,7 +85,7 @@ def message(data: bytes) -> bytes:
     return b"\x00" + struct.pack("!I", len(data)) + data
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
     return (
         struct.pack("!I", len(payload))[1:]
         + bytes((kind, flags))

@@ -171,5 +171,12 @@ def test_a_file_that_goes_between_check_and_load_fails_its_symbol(
 def test_a_folder_where_a_file_should_be_is_unreadable(folder: Path) -> None:
     (folder / "IBM_1d.csv").mkdir()
 
-    with pytest.raises(CsvUnreadableError, match="cannot be read"):
+    with pytest.raises(CsvUnreadableError, match="is not a file; put one in its place"):
         CsvFolder(folder).begins("IBM", "1d")
+
+
+def test_a_file_that_is_too_large_is_not_read(folder: Path) -> None:
+    write(folder, "IBM_1d", daily(0, 30))
+
+    with pytest.raises(CsvUnreadableError, match=r"more than the 100 that are read; .*_CSV_BYTES"):
+        CsvFolder(folder, most_bytes=100).begins("IBM", "1d")

@@ -107,6 +107,18 @@ def test_a_text_that_is_no_time_is_named_with_its_place(texts: tuple[str, ...], 
     assert place == raised.value.place
 
 
+@pytest.mark.parametrize("odd", ["-1", "9999-12-31"])
+def test_a_time_in_a_year_that_no_bar_can_have_is_named_with_its_place(odd: str) -> None:
+    with pytest.raises(TimesUnclearError, match="before the year 1 or after 9998") as raised:
+        read("2012-01-31", odd)
+    assert 1 == raised.value.place
+
+
+def test_parts_of_a_microsecond_are_left_out() -> None:
+    (time,) = times_of(pd.Series(["2012-01-31T00:00:00.123456789Z"]), days=False)
+    assert (123_456, 0) == (time.microsecond, time.nanosecond)
+
+
 @given(
     st.lists(
         st.datetimes(datetime(1970, 1, 2), datetime(2100, 1, 1)),  # noqa: DTZ001  # as written

@@ -73,6 +73,10 @@ def test_an_invalid_argument_names_every_field() -> None:
     assert (FieldViolation("d", "x"),) == InvalidArgumentError.of("d", "x").violations
 
 
+def test_a_violation_of_the_whole_request_names_no_field() -> None:
+    assert str(InvalidArgumentError([FieldViolation("", "is no message")])) == "is no message"
+
+
 def test_a_reason_given_to_one_error_stays_with_it() -> None:
     assert errors.ResourceExhaustedError("m", reason="WORKERS_BUSY").reason == "WORKERS_BUSY"
     assert errors.ResourceExhaustedError("m").reason == "RESOURCE_EXHAUSTED"

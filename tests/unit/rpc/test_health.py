@@ -13,7 +13,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from shared.rpc.health import OVERALL, HealthServicer
 from shared.rpc.server import ServerLimits
 from tests.support.eventually import eventually
-from tests.support.rpc import PROBE, TIMEOUT, Wire, failure_of, required, served, status_in
+from tests.support.rpc import (
+    PROBE,
+    TIMEOUT,
+    Wire,
+    failure_of,
+    probe,
+    required,
+    served,
+    status_in,
+)
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -92,6 +101,16 @@ def test_a_watcher_that_takes_nothing_holds_up_nobody(first: bool) -> None:
     assert health._watchers == set()
     released.set()
     watching.join(TIMEOUT)
+
+
+def test_every_service_is_listed_with_its_status() -> None:
+    everything = health_pb2.HealthListRequest()  # type: ignore[attr-defined]  # missing in the stubs
+    with served([probe({})]) as wire:
+        listed = stub(wire).List(everything, timeout=TIMEOUT).statuses
+        assert {OVERALL: SERVING, PROBE: SERVING} == {n: s.status for n, s in listed.items()}
+        wire.server.announce_stopping()
+        listed = stub(wire).List(everything, timeout=TIMEOUT).statuses
+        assert {NOT_SERVING} == {status.status for status in listed.values()}
 
 
 def test_only_so_many_may_watch() -> None:

@@ -1,4 +1,5 @@
 from contextlib import suppress
+from datetime import date
 
 import pytest
 from hypothesis import given
@@ -47,15 +48,35 @@ def test_merge_keys_are_understood() -> None:
         ("x: {y: 1, y: 2}", "line 1, column 11: the key 'y' stands here a second time"),
         ("a: &a [*a]", "line 1, column 4: an alias contains itself"),
         ("[" * 30, "line 1: nested deeper than 20 levels"),
-        (BOMB, "stands for more than 50000 values"),
-        (MERGE_BOMB, "stands for more than 50000 values"),
+        (BOMB, "stands for more than 10000 values"),
+        (MERGE_BOMB, "stands for more than 10000 values"),
         ("a: 2001-99-99", "a value cannot be read: month must be in 1..12"),
-        ("a: " + "9" * 10_000, "a value cannot be read: Exceeds the limit"),
+        ("a: " + "9" * 10_000, "a number of 10000 signs"),
         ("a: \x00", "control characters are not allowed"),
         ("? [a, b]\n: 1", "line 1, column 3: found unhashable key"),
-        ("a: !!python/object:os.system {}", "could not determine a constructor"),
+        ("a: !!python/object:os.system {}", "a mapping cannot be a python/object:os.system"),
         ("a: 1\n---\nb: 2", "expected a single document"),
         ("x" * (LIMITS.strategy_bytes + 1), "longer than 256 KiB"),
+        ("a: 0x" + "f" * 5000, "line 1, column 4: a number of 5002 signs"),
+        ("a: 0b" + "1" * 20_000, "a number of 20002 signs"),
+        ("a: 0" + "7" * 6000, "a number of 6001 signs"),
+        ("a: " + ":".join("1" * 120_000), "a number of 239999 signs"),
+        ("a: " + ":".join("1" * 3000) + ".5", "a number of 6001 signs"),
+        ("a: !!timestamp x", "line 1, column 4: 'x' is no timestamp"),
+        ("a: !!bool x", "'x' is no bool"),
+        ("a: !!int ''", "'' is no int"),
+        ("a: !!float x", "'x' is no float"),
+        ("a: !!null x", "'x' is no null"),
+        ("a: !!map [1]", "a list cannot be a map"),
+        ("a: !!seq {b: 1}", "a mapping cannot be a seq"),
+        ("a: !!set {b, c}", "a mapping cannot be a set"),
+        ("a: !!omap [b: 1]", "a list cannot be a omap"),
+        ("a: !!binary aGV", "failed to decode base64 data"),
+        ("a: !!binary é", "line 1, column 4: failed to convert base64 data into ascii"),
+        (f"a: &a {'x' * 10_000}\nb: [{'*a,' * 50}]", "stands for more than 256 KiB"),
+        ("a: !foo b", "a plain value cannot be a !foo"),
+        ("!!bool x: 1", "'x' is no bool"),
+        ("a: [" + "1," * 20_000 + "]", "stands for more than 10000 values"),
     ],
 )
 def test_what_may_not_be_read_says_where_and_why(text: str, message: str) -> None:
@@ -112,3 +133,35 @@ def test_too_many_overrides_are_refused_at_once() -> None:
 
     assert {} == document
     assert "overrides" == violation.field
+
+
+def test_overrides_share_the_bytes_of_a_strategy() -> None:
+    many = {f"a{number}": "x" * 3000 for number in range(100)}
+
+    document, (violation,) = apply_overrides({}, many)
+
+    assert {} == document
+    assert "overrides" == violation.field
+    assert "more than 256 KiB together" in violation.description
+
+
+def test_an_override_is_a_value_not_a_document() -> None:
+    _, (violation,) = apply_overrides({}, {"a": "[" + "1," * 600 + "]"})
+
+    assert 'overrides["a"]' == violation.field
+    assert "stands for more than 500 values" in violation.description
+
+
+@pytest.mark.parametrize("tag", ["str", "int", "float", "bool", "null", "timestamp"])
+def test_tags_that_say_what_a_value_is_are_understood(tag: str) -> None:
+    values = {
+        "str": ("5", "5"),
+        "int": ("5", 5),
+        "float": ("5.0", 5.0),
+        "bool": ("yes", True),
+        "null": ("~", None),
+        "timestamp": ("2001-01-01", date(2001, 1, 1)),
+    }
+    text, value = values[tag]
+
+    assert {"a": value} == read_yaml(f"a: !!{tag} {text}")
