@@ -28,7 +28,7 @@ WAIT = "wait"
 class AdmissionInterceptor(MethodInterceptor):
     """Has each method served by the pool of its class; sheds calls for which it has no place.
 
-    Those get RESOURCE_EXHAUSTED with RetryInfo, before anything else is looked at.
+    Those get RESOURCE_EXHAUSTED with RetryInfo; nothing is read of them.
     """
 
     def __init__(self, classes: Mapping[str, str], pools: Iterable[CallPool]) -> None:

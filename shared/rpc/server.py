@@ -155,8 +155,8 @@ class RpcServer:
             interceptors=[
                 Chain(
                     ErrorInterceptor(limits.request_bytes),
+                    *who,  # a call that may not pass does not learn how many do
                     admission,
-                    *who,
                     ViaInterceptor(instance),
                     ClientWaitInterceptor(admission.waits_of),
                 )

@@ -28,10 +28,10 @@ REFUSED: Mapping[str, tuple[Mapping[str, Any], Call, str]] = {
         lambda r: r.training.StartTraining(START(strategy_yaml="x" * 1025)),
         "strategy_yaml",
     ),
-    "override": (
+    "bytes of overrides": (
         {"max_strategy_bytes": 4096},
         lambda r: r.training.StartTraining(START(strategy_yaml=SMALL, overrides={"a": "x" * 5000})),
-        'overrides["a"]',
+        "overrides",
     ),
     "overrides": (
         {"max_overrides": 1},

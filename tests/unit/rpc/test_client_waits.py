@@ -11,7 +11,7 @@ import grpc
 import pytest
 
 from shared.rpc import health
-from shared.rpc.admission import START, STREAM, WAIT
+from shared.rpc.admission import HEALTH, READ, START, STREAM, WAIT
 from shared.rpc.call_pool import CallPool
 from shared.rpc.server import ServerLimits
 from tests.support.eventually import eventually
@@ -53,11 +53,19 @@ def outcome(wire: Wire, path: str) -> str:
     return code_of(lambda: wire.channel.unary_unary(path)(b"", timeout=TIMEOUT))
 
 
-def taken(wire: Wire, class_: str) -> int:
-    """How many places of a class are taken."""
+def fill(wire: Wire, path: str, begin: Callable[[str], object]) -> None:
+    """Begin calls until every place of their class is taken."""
+    class_ = HEALTH if path == CHECK else CLASSES.get(path.rpartition("/")[2], READ)
     (pool,) = [pool for pool in wire.server._pools if getattr(pool, "class_", "") == class_]
     assert isinstance(pool, CallPool)
-    return pool._taken
+    places = pool._places
+
+    def one_more() -> bool:
+        if pool._taken < places:
+            begin(path)
+        return pool._taken >= places
+
+    eventually(one_more)
 
 
 def full(wire: Wire, path: str) -> bool:
@@ -70,9 +78,10 @@ def test_calls_without_a_message_leave_health_and_the_other_classes_alone(
 ) -> None:
     wire = serve(FOREVER)
     with RawConnection(wire.address) as raw:
+        fill(wire, f"/{PROBE}/{method}", raw.begin)
         for _ in range(100):
             raw.begin(f"/{PROBE}/{method}")
-        eventually(lambda: full(wire, f"/{PROBE}/{method}"))
+        assert full(wire, f"/{PROBE}/{method}")
         assert "OK" == outcome(wire, CHECK)
         others = METHODS.keys() - {method}
         assert {"OK"} == {outcome(wire, f"/{PROBE}/{other}") for other in others}
@@ -84,20 +93,16 @@ def test_a_call_without_a_message_gives_its_place_to_one_that_comes_later(
 ) -> None:
     wire = serve(0.2)
     with RawConnection(wire.address) as raw:
-        for _ in range(30):
-            raw.begin(path)
-        eventually(lambda: full(wire, path))
-        eventually(lambda: not full(wire, path), within=2.0)
+        fill(wire, path, raw.begin)
+        eventually(lambda: not full(wire, path), within=5.0)
         assert "OK" == outcome(wire, path)
 
 
 def test_half_a_message_is_none(serve: Callable[[float], Wire]) -> None:
     wire, path = serve(0.2), f"/{PROBE}/Read"
     with RawConnection(wire.address) as raw:
-        for _ in range(30):
-            raw.send(raw.begin(path), message(b"x" * 100)[:50])
-        eventually(lambda: full(wire, path))
-        eventually(lambda: not full(wire, path), within=2.0)
+        fill(wire, path, lambda path: raw.send(raw.begin(path), message(b"x" * 100)[:50]))
+        eventually(lambda: not full(wire, path), within=5.0)
 
 
 def test_a_stream_that_is_not_read_gives_its_place_to_one_that_comes_later(
@@ -113,11 +118,8 @@ def test_a_stream_that_is_not_read_gives_its_place_to_one_that_comes_later(
         return code == "OK"
 
     with RawConnection(wire.address, window=1000) as raw:
-        for _ in range(2):
-            raw.send(raw.begin(path), message(b""), last=True)
-        eventually(lambda: taken(wire, STREAM) == 2)
-        assert not is_read()
-        eventually(is_read, within=2.0)
+        fill(wire, path, lambda path: raw.send(raw.begin(path), message(b""), last=True))
+        eventually(is_read, within=5.0)
 
 
 def test_a_call_that_is_waited_for_keeps_its_place_while_nobody_wants_it(
@@ -156,7 +158,6 @@ def test_a_client_that_leaves_before_its_message_frees_its_place(
 ) -> None:
     wire, path = serve(FOREVER), f"/{PROBE}/Read"
     with RawConnection(wire.address) as raw:
-        for _ in range(30):
-            raw.begin(path)
-        eventually(lambda: full(wire, path))
+        fill(wire, path, raw.begin)
+        assert full(wire, path)
     eventually(lambda: not full(wire, path))
