@@ -28,4 +28,4 @@ def test_every_method_of_the_standard_is_served() -> None:
 
 
 def test_waits_are_admitted_as_the_contracts_own_are() -> None:
-    assert {"WaitOperation": ""} == SERVICE.classes
+    assert {"WaitOperation": "wait"} == SERVICE.classes
