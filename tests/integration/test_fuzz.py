@@ -19,7 +19,7 @@ from tests.integration.running import running_backend
 from tests.support.documented_codes import documented_codes
 from tests.support.fuzz_messages import at_the_edges, mangled, messages, varied, wire_fields
 from tests.support.fuzz_targets import Target, fuzz_targets, give_it_something
-from tests.support.fuzz_values import VALID, odd_texts, texts
+from tests.support.fuzz_values import odd_texts, texts, valid_fields
 from tests.support.fuzzing import FACTOR, examples
 
 HERE = "backend_here"
@@ -29,7 +29,10 @@ GROWTH = 6.0
 """MiB that a process may grow by while it is fuzzed; a few calls in a thousand keep something."""
 DEADLINE = 10.0
 """Seconds; none of the calls comes near them."""
-WAITING = {"/ktrdr.operations.v1.OperationsService/WaitOperation": 0.5}
+WAITING = {
+    "/ktrdr.operations.v1.OperationsService/WaitOperation": 0.5,
+    "/google.longrunning.Operations/WaitOperation": 0.5,
+}
 """Methods that may use up the time they are given, and how many seconds that is here."""
 
 
@@ -61,7 +64,7 @@ def test_every_method_that_is_served_is_fuzzed(targets: Sequence[Target]) -> Non
 def requests(target: Target, method: str) -> SearchStrategy[bytes]:
     """What is sent to a method: messages, mangled messages, fields of all sorts, any bytes."""
     kind = target.methods[method].input_type
-    valid = [target.request(method, **fields) for fields in VALID.get(kind.name, [{}])]
+    valid = [target.request(method, **fields) for fields in valid_fields(kind)]
     near = st.sampled_from(valid).flatmap(lambda message: varied(message, texts))
     whole = messages(kind, texts)
     return st.one_of(
@@ -115,8 +118,8 @@ def fuzz(target: Target, method: str, count: int) -> None:
 def test_every_field_is_tried_at_every_edge(targets: Sequence[Target], method: str) -> None:
     for target in targets:
         if method in target.methods and target.kind != HERE:
-            kind = target.methods[method].input_type.name
-            valid = target.request(method, **VALID.get(kind, [{}])[0])
+            kind = target.methods[method].input_type
+            valid = target.request(method, **valid_fields(kind)[0])
             for message in at_the_edges(valid, odd_texts):
                 check(target, method, serialized(message))
 
@@ -152,7 +155,7 @@ def test_memory_and_threads_stay_where_they_were(targets: Sequence[Target]) -> N
 
 def _a_few_of_each(target: Target) -> Iterator[tuple[str, bytes]]:
     for method, kind in target.methods.items():
-        valid = target.request(method, **VALID.get(kind.input_type.name, [{}])[0])
+        valid = target.request(method, **valid_fields(kind.input_type)[0])
         edges = list(at_the_edges(valid, odd_texts))
         for edge in edges[:: max(1, len(edges) // 20)]:
             yield method, serialized(edge)

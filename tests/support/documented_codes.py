@@ -12,7 +12,18 @@ from grpc import StatusCode
 PROTOS = Path(__file__).parents[2] / "protos"
 ALWAYS = frozenset({StatusCode.OK, StatusCode.INVALID_ARGUMENT, StatusCode.RESOURCE_EXHAUSTED})
 """Every method may take a request, find it malformed, or have no place for it."""
+_STANDARD = "/google.longrunning.Operations"
+_AS_OURS = ALWAYS | {
+    StatusCode.NOT_FOUND,
+    StatusCode.UNAVAILABLE,
+    StatusCode.FAILED_PRECONDITION,
+}
 FOREIGN: Mapping[str, frozenset[StatusCode]] = {
+    f"{_STANDARD}/GetOperation": _AS_OURS,
+    f"{_STANDARD}/ListOperations": _AS_OURS - {StatusCode.NOT_FOUND},
+    f"{_STANDARD}/CancelOperation": _AS_OURS,
+    f"{_STANDARD}/WaitOperation": _AS_OURS,
+    f"{_STANDARD}/DeleteOperation": _AS_OURS,
     "/grpc.health.v1.Health/Check": ALWAYS | {StatusCode.NOT_FOUND},
     "/grpc.health.v1.Health/List": ALWAYS,
     "/grpc.health.v1.Health/Watch": ALWAYS,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.descriptor import Descriptor
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
@@ -154,3 +155,13 @@ VALID: Mapping[str, Sequence[Mapping[str, Any]]] = {
     },
 }
 """Fields of valid requests, by their kind; one of another kind begins empty."""
+_STANDARD = "google.longrunning"
+_NAMED = [{"name": f"operations/op_data_{THERE}"}, {"name": f"host_data_{THERE}"}]
+_LISTED = [{"name": "operations", "filter": "done = false AND type = TRAINING", "page_size": 10}]
+
+
+def valid_fields(kind: Descriptor) -> Sequence[Mapping[str, Any]]:
+    """Fields of valid requests of a kind."""
+    if kind.file.package == _STANDARD:
+        return _LISTED if kind.name == "ListOperationsRequest" else _NAMED
+    return VALID.get(kind.name, [{}])
