@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+BENCH := .venv-bench
+PURELIB := import sysconfig; print(sysconfig.get_path("purelib"))
 
 PROTOS := $(shell cd protos && find ktrdr -name '*.proto' | sort)
 SERVICES := $(filter %_service.proto,$(PROTOS))
@@ -78,11 +80,18 @@ diagrams: setup ## Draw the pictures of the documents
 reference: setup ## Generate the references from the contract and from docstrings
 	@$(BIN)/python -m docs.reference
 
-bench: setup ## Measure reports, reads beside a bare echo, a frozen host's neighbours, and the store
-	$(BIN)/python -m benchmarks.bridge
-	$(BIN)/python -m benchmarks.isolation
-	$(BIN)/python -m benchmarks.remote
-	$(BIN)/python -m benchmarks.store
+bench: setup $(BENCH)/.ready ## Measure ktrdr beside its rivals; ONLY="remote ttl" some of it, REPORT=file.md writes it down
+	$(BENCH)/bin/python -m benchmarks $(ONLY) $(if $(REPORT),--report $(REPORT))
+
+# The rivals lie on top of .venv, not in it: what is tested and locked stays ktrdr's own.
+$(BENCH)/.ready: pyproject.toml constraints.txt benchmarks/constraints.txt
+	@echo "Setting up $(BENCH) with what ktrdr is measured beside ..."
+	@$(BIN)/python -m venv --clear --without-pip $(BENCH)
+	@ours=$$($(BIN)/python -c '$(PURELIB)') && theirs=$$($(BENCH)/bin/python -c '$(PURELIB)') \
+		&& echo "import site; site.addsitedir('$$ours')" > "$$theirs/_ktrdr.pth"
+	@$(BENCH)/bin/python -m pip install --quiet --constraint constraints.txt \
+		--constraint benchmarks/constraints.txt --group bench
+	@touch $@
 
 lock: ## Rewrite constraints.txt from what .venv holds
 	@{ echo "# The tested set. Written by make lock; torch is pinned so that a CPU build can serve it."; \

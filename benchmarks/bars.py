@@ -1,7 +1,6 @@
 """How fast bars are streamed, and what memory that takes.
 
-python -m benchmarks.bars           tables; exit 1 if a target is missed
-python -m benchmarks.bars --json    one object of figures
+python -m benchmarks.bars    tables; exit 1 if a target is missed
 
 A series lies in a store and becomes one frame: through the messages of ReadBars
 in one process, and through a backend over the loopback address. Memory is the
@@ -11,8 +10,6 @@ whoever reads keeps none.
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -28,6 +25,7 @@ import pandas as pd
 
 from benchmarks.processes import program, spawned
 from benchmarks.rounds import Round, Spread, measure
+from benchmarks.targets import Target, exit_code, judged
 from ktrdr.marketdata.v1 import bar_pb2
 from ktrdr.marketdata.v1 import market_data_service_pb2 as pb
 from ktrdr.marketdata.v1.market_data_service_pb2_grpc import MarketDataServiceStub
@@ -45,9 +43,6 @@ FIRST = datetime(2015, 1, 1, tzinfo=UTC)
 MIB = 1024 * 1024
 ROOM = 8 * MIB
 """Bytes the peaks may differ by; the bars they differ by take 41 MiB."""
-
-Target = tuple[str, bool, str]
-"""What is wanted, whether it was met, and the figure."""
 
 
 @contextmanager
@@ -184,10 +179,10 @@ def _rate(nanoseconds: float) -> float:
 def _targets(speed: Mapping[str, Spread], memory: Mapping[str, Mapping[str, int]]) -> list[Target]:
     here, far = (_rate(speed[name].median) for name in ("in process", "over loopback"))
     return [
-        ("in process at least 1 000 000 bars/s", here >= 1e6, f"{here:,.0f}"),
-        ("over loopback at least 300 000 bars/s", far >= 3e5, f"{far:,.0f}"),
+        Target("in process at least 1 000 000 bars/s", here >= 1e6, f"{here:,.0f}"),
+        Target("over loopback at least 300 000 bars/s", far >= 3e5, f"{far:,.0f}"),
         *(
-            (
+            Target(
                 f"{name}: memory does not grow with the series",
                 (grown := peaks["LONG"] - peaks["SHORT"]) < ROOM,
                 f"{grown / MIB:+.1f} MiB",
@@ -207,30 +202,13 @@ def report(speed: Mapping[str, Spread], memory: Mapping[str, Mapping[str, int]])
     print(f"\nPeak memory while it streams, MiB\n\n{'':<16}{ROWS:>12} bars{MANY_ROWS:>12} bars")
     for name, peaks in memory.items():
         print(f"{name:<16}" + "".join(f"{peak / MIB:>12.1f}     " for peak in peaks.values()))
-    print()
-    targets = _targets(speed, memory)
-    for target, met, figure in targets:
-        print(f"{'met   ' if met else 'MISSED'}  {target}: {figure}")
-    return all(met for _, met, _ in targets)
+    return judged(_targets(speed, memory))
 
 
 def main() -> int:
     """Measure and print; 1 if a target is missed."""
-    parser = argparse.ArgumentParser(description="What it costs to stream bars.")
-    parser.add_argument("--json", action="store_true", help="print figures as one JSON object")
-    as_json = parser.parse_args().json
     with filled_home() as home:
-        speed, memory = measure_speed(home), measure_memory(home)
-    if as_json:
-        figures = {
-            f"{name.replace(' ', '_')}_rows_per_s": _rate(s.median) for name, s in speed.items()
-        }
-        for name, peaks in memory.items():
-            for symbol, peak in peaks.items():
-                figures[f"{name.replace(' ', '_')}_peak_bytes_{SERIES[symbol]}"] = peak
-        print(json.dumps(figures))
-        return 0
-    return 0 if report(speed, memory) else 1
+        return exit_code(report(measure_speed(home), measure_memory(home)))
 
 
 if __name__ == "__main__":

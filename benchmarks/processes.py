@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,8 @@ def spawned(serve: Callable[..., None], *arguments: object) -> Iterator[tuple[st
     process = context.Process(target=serve, args=(there, *arguments))
     process.start()
     try:
-        assert here.poll(READY_WITHIN), "the process did not start"
+        wait([here, process.sentinel], READY_WITHIN)  # it may as well end
+        assert here.poll(0.0), "the process did not start; it has said why"
         yield here.recv(), here
     finally:
         with suppress(OSError):
@@ -93,10 +94,14 @@ def echo_server() -> Iterator[str]:
 
 
 def _serve_echo(told: Connection) -> None:
+    _serve_method(told, lambda request, _: request)
+
+
+def _serve_method(told: Connection, behaviour: Callable[[Any, Any], Any]) -> None:
     sys.setswitchinterval(SWITCH_INTERVAL)
     server = grpc.server(ThreadPoolExecutor(26))
     handler = grpc.unary_unary_rpc_method_handler(
-        lambda request, _: request,
+        behaviour,
         pb.GetOperationResponse.FromString,
         pb.GetOperationResponse.SerializeToString,
     )
@@ -108,6 +113,19 @@ def _serve_echo(told: Connection) -> None:
     told.send(f"127.0.0.1:{port}")
     told.recv()
     server.stop(None).wait()
+
+
+@contextmanager
+def relay_server(target: str) -> Iterator[str]:
+    """Serve what passes the echo's calls on to it and does nothing else: the limit of a proxy."""
+    with spawned(_serve_relay, target) as (address, _):
+        yield address
+
+
+def _serve_relay(told: Connection, target: str) -> None:
+    with grpc.insecure_channel(target) as channel:
+        echo = echo_on(channel)
+        _serve_method(told, lambda request, _: echo(request))
 
 
 def echo_on(channel: grpc.Channel) -> Callable[[pb.GetOperationResponse], pb.GetOperationResponse]:

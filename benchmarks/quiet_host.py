@@ -1,7 +1,8 @@
-"""A training host whose trainings report once and then rest, in a process of its own.
+"""A training host whose trainings take no processor, in a process of its own.
 
-All else is what a training host is made of. A real training would take the
-processor from what is measured.
+The first training rests. Each later one reports a batch whenever it is about to be
+read, so that every read of it brings news. All else is what a training host is
+made of. A real training would take the processor from what is measured.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from ktrdr.training.v1 import training_service_pb2_grpc
 from shared.marketdata.sample import SampleBarSource
 from shared.operations.bridge import BridgeSnapshot
 from shared.operations.memory_store import MemoryOperationStore
-from shared.operations.model import Owner
+from shared.operations.model import OperationType, Owner
 from shared.operations.service import OperationsLimits, OperationsService
 from shared.operations.servicer import OperationsServicer
+from shared.operations.starts import NewOperation
 from shared.process import SWITCH_INTERVAL
 from shared.rpc.admission import START, WAIT
 from shared.rpc.server import RpcServer, ServedService, ServerLimits
@@ -35,6 +37,8 @@ from shared.training.servicer import TrainingServicer
 
 EPOCHS = 100
 """Epochs a training has reported."""
+BATCHES = 1_000_000
+"""Batches of an epoch; more than there are reads."""
 FIGURES = {"train_loss": 0.5, "val_loss": 0.6}
 
 
@@ -53,12 +57,21 @@ class RestingBridge(TrainingProgressBridge):
         return super().snapshot(cursor, limit)
 
 
-class RestingLaunch:
-    """Registers a resting bridge, and no work with it."""
+class MovingBridge(RestingBridge):
+    """A bridge whose worker has always done another batch."""
 
-    def __init__(self, operations: OperationsService) -> None:
+    def snapshot(self, cursor: int = 0, limit: int | None = None) -> BridgeSnapshot:
+        """Report, then read."""
+        self.on_batch(EPOCHS - 1, self.reads % BATCHES, BATCHES)
+        return super().snapshot(cursor, limit)
+
+
+class RestingLaunch:
+    """Registers a bridge that needs no work, and no work with it."""
+
+    def __init__(self, operations: OperationsService, bridge: RestingBridge | None = None) -> None:
         self._operations = operations
-        self.bridge = RestingBridge()
+        self.bridge = bridge or RestingBridge()
 
     def reserve(self) -> None:
         """Nothing is needed."""
@@ -72,7 +85,7 @@ class RestingLaunch:
 
 
 class RestingLauncher:
-    """Launches trainings that rest."""
+    """Launches a training that rests, then trainings that move."""
 
     def __init__(self, operations: OperationsService) -> None:
         self._operations = operations
@@ -84,7 +97,8 @@ class RestingLauncher:
         deadline: float = inf,  # noqa: ARG002  # it takes no time
     ) -> RestingLaunch:
         """Return the launch of one."""
-        launch = RestingLaunch(self._operations)
+        bridge = MovingBridge() if self.launches else RestingBridge()
+        launch = RestingLaunch(self._operations, bridge)
         self.launches.append(launch)
         return launch
 
@@ -100,6 +114,27 @@ class CountingServicer(OperationsServicer):
         """Answer, and count it."""
         self.calls += 1
         return super().GetOperation(request, context)
+
+
+@contextmanager
+def serve_resting(operation_id: str = "op") -> Iterator[str]:
+    """Serve one operation that rests, in this process; give the address."""
+    owner = Owner(uuid4().hex, uuid4().hex, "")
+    operations = OperationsService(MemoryOperationStore(), owner)
+    new = NewOperation(operation_id, operation_id, OperationType.TRAINING, "", {})
+    operations.start_operation(new, RestingLaunch(operations))
+    served = ServedService(
+        "ktrdr.operations.v1.OperationsService",
+        OperationsServicer(operations),
+        operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
+    )
+    server = RpcServer([served], "127.0.0.1:0", ServerLimits(), owner.instance_id)
+    address = server.bind()
+    server.start()
+    try:
+        yield address
+    finally:
+        server.stop(0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +159,29 @@ def quiet_host(cache_ttl: float) -> Iterator[QuietHost]:
 
 
 def _serve(told: Connection, cache_ttl: float) -> None:
+    with quiet_server(cache_ttl) as server:
+        told.send(server.address)
+        while told.recv() is not None:
+            told.send(server.reads())
+
+
+@dataclass(frozen=True, slots=True)
+class QuietServer:
+    """What a quiet host is made of."""
+
+    address: str
+    launcher: RestingLauncher
+    servicer: CountingServicer
+
+    def reads(self) -> Mapping[str, int]:
+        """As QuietHost says."""
+        pulls = sum(launch.bridge.reads for launch in self.launcher.launches)
+        return {"calls": self.servicer.calls, "pulls": pulls}
+
+
+@contextmanager
+def quiet_server(cache_ttl: float) -> Iterator[QuietServer]:
+    """Serve one in this process."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     owner = Owner(uuid4().hex, uuid4().hex, "")
     operations = OperationsService(
@@ -147,8 +205,7 @@ def _serve(told: Connection, cache_ttl: float) -> None:
     server = RpcServer(services, "127.0.0.1:0", ServerLimits(), owner.instance_id)
     address = server.bind()
     server.start()
-    told.send(address)
-    while told.recv() is not None:
-        pulls = sum(launch.bridge.reads for launch in launcher.launches)
-        told.send({"calls": servicer.calls, "pulls": pulls})
-    server.stop(0.0)
+    try:
+        yield QuietServer(address, launcher, servicer)
+    finally:
+        server.stop(0.0)

@@ -3,23 +3,48 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from statistics import median, quantiles
 from time import perf_counter_ns
-from typing import NamedTuple
 
 Round = Callable[[], Callable[[int], None]]
 """Sets up a round and returns what runs `n` calls of the subject."""
 
 
-class Spread(NamedTuple):
-    """Nanoseconds per call over all rounds."""
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """One figure per round: nanoseconds per call, or a ratio of two such."""
 
-    median: float
-    low: float
-    """First decile."""
-    high: float
-    """Ninth decile."""
+    rounds: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """What is reported."""
+        return median(self.rounds)
+
+    @property
+    def low(self) -> float:
+        """First decile."""
+        return quantiles(self.rounds, n=10)[0]
+
+    @property
+    def high(self) -> float:
+        """Ninth decile."""
+        return quantiles(self.rounds, n=10)[-1]
+
+    def __iter__(self) -> Iterator[float]:
+        """Median, first and ninth decile: the columns of a table."""
+        return iter((self.median, self.low, self.high))
+
+    def over(self, other: Spread) -> Spread:
+        """The ratio in each round, whose halves lie moments apart and share their noise."""
+        pairs = zip(self.rounds, other.rounds, strict=True)
+        return Spread(tuple(mine / theirs for mine, theirs in pairs))
+
+    def __format__(self, spec: str) -> str:
+        """Median and deciles, as in `1.12 (1.05 to 1.31)`."""
+        return f"{self.median:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
 
 
 def measure(subjects: Mapping[str, Round], *, calls: int, rounds: int) -> dict[str, Spread]:
@@ -33,9 +58,25 @@ def measure(subjects: Mapping[str, Round], *, calls: int, rounds: int) -> dict[s
             run(calls)
             if index:
                 times[name].append((perf_counter_ns() - start) / calls)
-    return {name: _spread(values) for name, values in times.items()}
+    return {name: Spread(tuple(values)) for name, values in times.items()}
 
 
-def _spread(values: list[float]) -> Spread:
-    deciles = quantiles(values, n=10)
-    return Spread(median(values), deciles[0], deciles[-1])
+def repeated(call: Callable[[], object]) -> Round:
+    """A round that makes one call again and again."""
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            call()
+
+    return lambda: run
+
+
+def table(spreads: Mapping[str, Spread], *, unit: float, digits: int = 1) -> str:
+    """Lines of a name, its median and its deciles, in `unit` nanoseconds."""
+    width = max(map(len, spreads)) + 2
+    head = f"{'':<{width}}{'median':>10}{'10 %':>10}{'90 %':>10}"
+    rows = [
+        f"{name:<{width}}" + "".join(f"{value / unit:>10,.{digits}f}" for value in spread)
+        for name, spread in spreads.items()
+    ]
+    return "\n".join([head, *rows])

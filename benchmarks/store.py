@@ -1,7 +1,6 @@
 """What keeping records costs, in a file of SQLite and, if there is one, in a PostgreSQL.
 
-python -m benchmarks.store           tables with ratios; exit 1 if a target is missed
-python -m benchmarks.store --json    one object of figures
+python -m benchmarks.store    tables with ratios; exit 1 if a target is missed
 
 Both write as they do for users: what is committed has reached the disk. The
 million metrics are made while they are written, in a process of its own, so that
@@ -10,8 +9,6 @@ its memory is the store's.
 
 from __future__ import annotations
 
-import argparse
-import json
 import resource
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +25,8 @@ from typing import overload
 from pydantic import SecretStr
 from sqlalchemy import insert
 
-from benchmarks.rounds import Round, Spread, measure
+from benchmarks.rounds import Round, Spread, measure, table
+from benchmarks.targets import Target, exit_code, judged
 from shared.operations.database import open_database, open_store
 from shared.operations.model import (
     ACTIVE_STATUSES,
@@ -61,9 +59,6 @@ _FILTERS: Mapping[str, OperationFilter] = {
     "failed": OperationFilter(frozenset({OperationStatus.FAILED})),
     "trainings that ended": OperationFilter(frozenset(_ENDED), frozenset({OperationType.TRAINING})),
 }
-
-Target = tuple[str, bool, str]
-"""What is wanted, whether it was met, and the figure."""
 
 
 class Log(Sequence[Metric]):
@@ -138,16 +133,21 @@ def _named(record: OperationRecord, operation_id: str) -> OperationRecord:
     return replace(record, operation=replace(record.operation, operation_id=operation_id))
 
 
-def _fill(url: str) -> None:
-    """Keep a hundred thousand records, of which a few are active."""
+def name_of(number: int) -> str:
+    """The id of a record."""
+    return _record(number, OperationStatus.COMPLETED).operation.operation_id
+
+
+def fill(url: str, records: int, active: int) -> None:
+    """Keep so many records, of which a few are active."""
     engine = open_database(_settings(url), "bench")
-    active = {RECORDS * (1 + place) // (ACTIVE + 1) for place in range(ACTIVE)}
+    running = {records * (1 + place) // (active + 1) for place in range(active)}
     rows = [
         record_to_row(
             "bench",
-            _record(number, OperationStatus.RUNNING if number in active else _ENDED[number % 3]),
+            _record(number, OperationStatus.RUNNING if number in running else _ENDED[number % 3]),
         )
-        for number in range(RECORDS)
+        for number in range(records)
     ]
     with engine.connect() as connection:
         connection.exec_driver_sql("BEGIN")
@@ -205,7 +205,7 @@ def bench(url: str) -> Figures:
     process.start()
     seconds, memory = results.get(timeout=600)
     process.join()
-    _fill(url)
+    fill(url, RECORDS, ACTIVE)
     store = open_store(_settings(url), "bench")
     try:
         reads = measure(_reads(store), calls=CALLS, rounds=ROUNDS)
@@ -232,66 +232,48 @@ def databases() -> Iterator[Mapping[str, str]]:
 
 
 def _targets(figures: Figures) -> list[Target]:
-    few, many = (figures.reads[f"last {LAST} of {count:,}"].median for count in (FEW, METRICS))
+    few, many = (figures.reads[f"last {LAST} of {count:,}"] for count in (FEW, METRICS))
+    ratio = many.over(few)
     pages = {name: spread.median / MS for name, spread in figures.reads.items() if "page" in name}
     worst = max(pages, key=lambda name: pages[name])
     return [
-        (
-            f"last {LAST} of {METRICS:,} metrics at most 1.2x last {LAST} of {FEW:,}",
-            many <= 1.2 * few,
-            f"{many / few:.2f}x",
+        Target(
+            f"last {LAST} of {METRICS:,} metrics at most 1.2 times last {LAST} of {FEW:,}",
+            ratio.median <= 1.2,
+            f"{ratio:.2f}",
         ),
-        (
+        Target(
             f"a page of {PAGE} among {RECORDS:,} records within 10 ms, whatever the filter",
             pages[worst] <= 10,
             f"{pages[worst]:.1f} ms, {worst.removeprefix('page: ')}",
         ),
-        (
+        Target(
             f"the end of an operation with {METRICS:,} metrics within 60 s",
             figures.seconds <= 60,
             f"{figures.seconds:.1f} s, {METRICS / figures.seconds:,.0f} metrics/s",
         ),
-        ("in at most 64 MiB of memory", figures.memory <= 64, f"{figures.memory:.1f} MiB"),
+        Target("in at most 64 MiB of memory", figures.memory <= 64, f"{figures.memory:.1f} MiB"),
     ]
 
 
 def report(name: str, figures: Figures) -> bool:
     """Print the table of a database; return whether every target is met."""
     print(f"{name}: {CALLS} calls a round, {ROUNDS} interleaved rounds; ms per call\n")
-    print(f"{'':<30}{'median':>9}{'10 %':>9}{'90 %':>9}")
-    for read, spread in figures.reads.items():
-        row = "".join(f"{nanoseconds / MS:>9.3f}" for nanoseconds in spread)
-        print(f"{read:<30}{row}")
+    print(table(figures.reads, unit=MS, digits=3))
     trip = median(figures.trips)
     print(f"\n{1 / trip:.0f} operations/s created, saved and ended, one after the other")
-    targets = _targets(figures)
-    for target, met, figure in targets:
-        print(f"{'met   ' if met else 'MISSED'}  {target}: {figure}")
+    named = [target._replace(wanted=f"{name}: {target.wanted}") for target in _targets(figures)]
+    met = judged(named)
     print()
-    return all(met for _, met, _ in targets)
-
-
-def _as_json(figures: Figures) -> Mapping[str, object]:
-    return {
-        **{f"{name} (ms)": round(spread.median / MS, 4) for name, spread in figures.reads.items()},
-        "finish (s)": round(figures.seconds, 2),
-        "finish (MiB)": round(figures.memory, 1),
-        "round trip (ms)": round(1000 * median(figures.trips), 3),
-    }
+    return met
 
 
 def main() -> int:
     """Measure and print; 1 if a target is missed."""
-    parser = argparse.ArgumentParser(description="What keeping records costs.")
-    parser.add_argument("--json", action="store_true", help="print figures as one JSON object")
-    as_json = parser.parse_args().json
     with databases() as urls:
         found = {name: bench(url) for name, url in urls.items()}
-    if as_json:
-        print(json.dumps({name: _as_json(figures) for name, figures in found.items()}))
-        return 0
     met = [report(name, figures) for name, figures in found.items()]
-    return 0 if all(met) else 1
+    return exit_code(all(met))
 
 
 if __name__ == "__main__":
