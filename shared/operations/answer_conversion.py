@@ -12,12 +12,11 @@ from datetime import datetime
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from ktrdr.operations.v1 import operation_pb2 as pb
 from ktrdr.operations.v1 import operations_service_pb2 as service_pb
-from shared.operations.conversion import STATUS_FROM_PROTO, TYPE_FROM_PROTO, seconds, time_of
+from shared.operations.conversion import STATUS_FROM_PROTO, TYPE_FROM_PROTO, time_of
 from shared.operations.model import (
     Freshness,
     FreshnessSource,
@@ -178,16 +177,16 @@ def _operation(message: pb.Operation) -> Operation:
 def _owner_state(message: pb.Operation) -> OwnerState:
     status = _known("status", message.status, STATUS_FROM_PROTO)
     outcome, terminal = message.WhichOneof("outcome"), status.terminal
-    end_time = _optional_time("end_time", message)
+    end_time = _time("end_time", message.end_time) if message.HasField("end_time") else None
     if outcome != (_OUTCOMES[status] if terminal else None):
         raise _unfit("outcome", status)
     if (end_time is not None) != terminal:
         raise _unfit("end_time", status)
     return OwnerState(
         status,
-        _optional_time("start_time", message),
+        _time("start_time", message.start_time) if message.HasField("start_time") else None,
         end_time,
-        _optional_time("cancel_time", message),
+        _time("cancel_time", message.cancel_time) if message.HasField("cancel_time") else None,
         message.cancel_reason,
         _result(message) if outcome == "result" else None,
         _error(message.error) if outcome == "error" else None,
@@ -204,8 +203,11 @@ def _unfit(field: str, status: OperationStatus) -> MalformedAnswerError:
 
 def _progress(message: pb.Progress) -> Progress:
     percentage = message.percentage if message.HasField("percentage") else None
-    _require(percentage is None or 0 <= percentage <= 100, "progress.percentage", "is not 0 to 100")
-    remaining = None
+    if percentage is not None and not 0 <= percentage <= 100:
+        raise MalformedAnswerError("progress.percentage is not 0 to 100.")
+    reported = remaining = None
+    if message.HasField("update_time"):
+        reported = _time("progress.update_time", message.update_time)
     if message.HasField("estimated_remaining"):
         remaining = _seconds("progress.estimated_remaining", message.estimated_remaining)
     return Progress(
@@ -216,7 +218,7 @@ def _progress(message: pb.Progress) -> Progress:
         total_steps=message.total_steps if message.HasField("total_steps") else None,
         items_processed=message.items_processed,
         items_total=message.items_total if message.HasField("items_total") else None,
-        update_time=_optional_time("update_time", message, "progress."),
+        update_time=reported,
         estimated_remaining=remaining,
         context=dict(message.context),
     )
@@ -275,13 +277,10 @@ def _liveness(message: pb.Liveness) -> Liveness:
 
 
 def _seconds(field: str, message: Duration) -> float:
-    value = seconds(message)
-    _require(0 <= value <= _LONGEST, field, "is no length of time")
+    value = message.seconds + message.nanos / 1e9
+    if not 0 <= value <= _LONGEST:
+        raise MalformedAnswerError(f"{field} is no length of time.")
     return value
-
-
-def _optional_time(field: str, message: Message, within: str = "") -> datetime | None:
-    return _time(within + field, getattr(message, field)) if message.HasField(field) else None
 
 
 def _time(field: str, message: Timestamp) -> datetime:

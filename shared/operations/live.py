@@ -180,7 +180,7 @@ class LiveOperation:
                 observed_at=max(self.observed_at, self._recorded_at),
                 source=kind,
                 path=self._path,
-                liveness=None if self.status.terminal else self._liveness(),
+                liveness=None if self.record.operation.status.terminal else self._liveness(),
                 metrics=tuple(self._metrics[cursor : cursor + limit]),
                 store_error=self.store_error,
             )
