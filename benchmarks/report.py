@@ -85,11 +85,11 @@ def run(name: str, options: Sequence[str]) -> Outcome:
         print(line, end="", flush=True)
         lines.append(line.rstrip())
     rows = tuple(line for line in lines if line.startswith((f"{PASS} ", f"{MISS} ", f"{ABSENT} ")))
-    rows += _unjudged(name, process.wait(), rows)
+    rows += unjudged(name, process.wait(), rows)
     return Outcome(name, "\n".join(lines).strip(), rows, monotonic() - began, os.getloadavg()[0])
 
 
-def _unjudged(name: str, code: int, rows: Sequence[str]) -> tuple[str, ...]:
+def unjudged(name: str, code: int, rows: Sequence[str]) -> tuple[str, ...]:
     """A row that says that a benchmark did not do what it should, if it did not."""
     well = all(row.startswith(PASS) for row in rows)
     if rows and code == (0 if well else 1):
