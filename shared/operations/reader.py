@@ -6,6 +6,7 @@ is read from the store.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,11 @@ from shared.rpc.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+
+logger = logging.getLogger("ktrdr.operations")
+
+SLOW = 0.1
+"""Seconds above which a query is logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +76,28 @@ class Reader:
         deadline: float,
     ) -> OperationView:
         """As OperationsService.get_operation."""
+        began_at, source = self._clock.monotonic(), "nowhere"
+        try:
+            view = self._get(operation_id, max_staleness, metrics_cursor, metrics_limit, deadline)
+            source = view.freshness.source.value.lower()
+            return view
+        finally:
+            self._note_slow(began_at, operation_id, source)
+
+    def _note_slow(self, began_at: float, what: str, source: str) -> None:
+        """Say so if a query took long."""
+        took = self._clock.monotonic() - began_at
+        if took > SLOW:
+            logger.warning("Slow query: %s from %s took %.3f s", what, source, took)
+
+    def _get(
+        self,
+        operation_id: str,
+        max_staleness: float | None,
+        metrics_cursor: int,
+        metrics_limit: int,
+        deadline: float,
+    ) -> OperationView:
         live = self._registry.find(operation_id)
         if not isinstance(live, LiveOperation):
             return self._recorded(operation_id, live, metrics_cursor, metrics_limit)
@@ -114,7 +142,8 @@ class Reader:
         self, wanted: OperationFilter, after: SortKey | None, limit: int, *, deadline: float
     ) -> OperationsPage:
         """As OperationsService.list_operations."""
-        deadline = min(deadline, self._clock.monotonic() + 1.0)
+        began_at = self._clock.monotonic()
+        deadline = min(deadline, began_at + 1.0)
         records = self._store.page(wanted, after, limit + 1)
         found = [self._registry.take_up(record) for record in records[:limit]]
         lives = [live for live in found if isinstance(live, LiveOperation)]
@@ -131,7 +160,7 @@ class Reader:
             if each is not None  # the leftover of a refused start
         ]
         last = records[limit - 1].operation if len(records) > limit else None
-        return OperationsPage(
+        page = OperationsPage(
             views=tuple(
                 view for view in views if wanted.matches(view.operation.type, view.operation.status)
             ),
@@ -140,6 +169,8 @@ class Reader:
             active_count=self._store.count(ACTIVE),
             unreachable=_unreachable(targets, refreshed),
         )
+        self._note_slow(began_at, f"a page of {len(page.views)} operations", "all sources")
+        return page
 
     def refresh(self, live: LiveOperation, staleness: float, deadline: float) -> Refreshed:
         """Bring an open operation up to date and store what is new."""

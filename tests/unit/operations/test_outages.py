@@ -209,3 +209,75 @@ def test_places_are_counted_right_whoever_comes_at_the_same_time() -> None:
     assert [] == in_threads(8, come_and_go)
     assert most <= 3
     assert not its.outages._waiting
+
+
+# ------------------------------------------------------------------------- the log
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level("INFO", "ktrdr.operations")
+    return caplog
+
+
+def test_an_outage_is_logged_once_whatever_asks_for_it(
+    its: Remembering, log: pytest.LogCaptureFixture
+) -> None:
+    for operation_id in ("op", "op", "other"):
+        its.fail(DOWN, operation_id)
+        its.clock.advance(MEMORY + 1)
+    assert ["host:50052 does not answer: down"] == log.messages
+    assert ["ERROR"] == [each.levelname for each in log.records]
+    assert ("host:50052",) == its.outages.unreachable()
+
+
+def test_the_end_of_an_outage_is_logged_once_with_its_length(
+    its: Remembering, log: pytest.LogCaptureFixture
+) -> None:
+    its.fail(DOWN)
+    its.clock.advance(MEMORY + 1)
+    for operation_id in ("other", "op"):
+        its.outages.forget(*its.at(operation_id))
+    assert ["host:50052 answers again, after 3.0 s"] == log.messages[1:]
+    assert () == its.outages.unreachable()
+
+
+def test_the_next_outage_is_logged_again(its: Remembering, log: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        its.fail(DOWN)
+        its.outages.forget(*its.at())
+    assert 4 == len(log.messages)
+
+
+def test_an_operation_that_cannot_be_read_is_logged_once_and_when_it_can(
+    its: Remembering, log: pytest.LogCaptureFixture
+) -> None:
+    live, source = its.at()
+    for _ in range(2):
+        its.outages.remember(live, source, its.clock.monotonic(), ODD)
+    its.outages.forget(live, source)
+    assert [f"host:50052 cannot tell of op: {ODD.message}", "host:50052 tells of op again"] == (
+        log.messages
+    )
+    assert () == its.outages.unreachable()
+
+
+def test_a_bridge_that_cannot_be_read_is_no_outage(
+    its: Remembering, log: pytest.LogCaptureFixture
+) -> None:
+    live, source = its.at(target=None)
+    its.outages.remember(live, source, its.clock.monotonic(), DOWN)
+    assert [] == log.messages
+    assert () == its.outages.unreachable()
+
+
+def test_a_target_that_answers_wrongly_is_no_longer_away(
+    its: Remembering, log: pytest.LogCaptureFixture
+) -> None:
+    its.fail(DOWN)
+    its.fail(ODD)
+    assert [
+        "host:50052 does not answer: down",
+        "host:50052 answers again, after 0.0 s",
+        f"host:50052 cannot tell of op: {ODD.message}",
+    ] == log.messages
