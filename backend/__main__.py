@@ -26,6 +26,8 @@ from shared.marketdata.sample import SampleBarSource
 from shared.marketdata.servicer import MarketDataServicer
 from shared.marketdata.source import StoredBarSource
 from shared.marketdata.store import BarStore
+from shared.monitoring.exposure import exposed
+from shared.monitoring.telemetry import SILENT, Telemetry, telemetry_of
 from shared.operations.database import open_store
 from shared.operations.longrunning_servicer import longrunning_service
 from shared.operations.service import OperationsService
@@ -176,6 +178,7 @@ def build_backend(
     store: OperationStore,
     provider: ReadableProvider | None,
     clock: Clock | None = None,
+    telemetry: Telemetry = SILENT,
 ) -> Backend:
     """Wire a backend from its parts; the machine's clock unless given another.
 
@@ -183,7 +186,7 @@ def build_backend(
     """
     channels = HostChannels(instance.id, client_security(settings, settings.called))
     operations = operations_service(
-        settings, instance, settings.backend_address, store, channels, clock
+        settings, instance, settings.backend_address, store, channels, clock, telemetry
     )
     if provider is None:
         data = load_at_ib_host(settings, channels, operations, clock)
@@ -226,6 +229,7 @@ def build_backend(
         server_limits(settings),
         instance.id,
         server_security(settings, "KTRDR_BACKEND_ADDRESS", settings.backend_address),
+        telemetry.served,
     )
     pools = tuple(pool for pool in (training.pool, data.pool) if pool is not None)
     return Backend(server, operations, pools, channels)
@@ -252,16 +256,21 @@ def main() -> None:
         claimed_instance(settings.state_dir, "backend") as instance,
         closing(open_store(settings, "backend")) as store,
     ):
-        backend = build_backend(settings, instance, store, provider_of(settings))
+        telemetry = telemetry_of(settings)
+        backend = build_backend(
+            settings, instance, store, provider_of(settings), telemetry=telemetry
+        )
+        operations, pools = backend.operations, backend.pools
         try:
-            serve_until_stopped(
-                "backend",
-                backend.server,
-                backend.operations,
-                backend.pools,
-                grace=settings.shutdown_grace,
-                advertised=settings.advertise_address,
-            )
+            with exposed(settings, settings.backend_address, telemetry, operations, pools):
+                serve_until_stopped(
+                    "backend",
+                    backend.server,
+                    operations,
+                    pools,
+                    grace=settings.shutdown_grace,
+                    advertised=settings.advertise_address,
+                )
         finally:
             backend.close()
 

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from ib_host.gateway import Gateway, GatewayAddress
+from ib_host.pacing import Pacing
 from ib_host.provider import IbProvider, Patience
 from ib_host.settings import SIMULATOR, IbHostSettings
 from ib_host.simulator.server import TwsSimulator
@@ -19,6 +20,8 @@ from shared.marketdata.launcher import LocalDataLoadLauncher
 from shared.marketdata.provider import BarProvider
 from shared.marketdata.servicer import MarketDataServicer
 from shared.marketdata.store import BarStore
+from shared.monitoring.exposure import exposed
+from shared.monitoring.telemetry import SILENT, Telemetry, telemetry_of
 from shared.operations.database import open_store
 from shared.operations.longrunning_servicer import longrunning_service
 from shared.operations.service import OperationsService
@@ -53,11 +56,18 @@ class IbHost:
 
 
 def build_ib_host(
-    settings: IbHostSettings, instance: Instance, store: OperationStore, provider: BarProvider
+    settings: IbHostSettings,
+    instance: Instance,
+    store: OperationStore,
+    provider: BarProvider,
+    telemetry: Telemetry = SILENT,
 ) -> IbHost:
     """Wire an IB host from its parts."""
     channels = HostChannels(instance.id, client_security(settings, ()))
-    operations = operations_service(settings, instance, settings.ib_host_address, store, channels)
+    address = settings.ib_host_address
+    operations = operations_service(
+        settings, instance, address, store, channels, telemetry=telemetry
+    )
     pool = WorkerPool("data", workers=settings.data_workers, queue_limit=settings.data_queue)
     bars = BarStore(settings.data_dir)
     launcher = LocalDataLoadLauncher(operations, pool, bars, provider)
@@ -82,16 +92,17 @@ def build_ib_host(
     ]
     server = RpcServer(
         services,
-        settings.ib_host_address,
+        address,
         server_limits(settings),
         instance.id,
-        server_security(settings, "KTRDR_IB_HOST_ADDRESS", settings.ib_host_address),
+        server_security(settings, "KTRDR_IB_HOST_ADDRESS", address),
+        telemetry.served,
     )
     return IbHost(server, operations, pool, channels)
 
 
 @contextmanager
-def ib_provider(settings: IbHostSettings) -> Iterator[IbProvider]:
+def ib_provider(settings: IbHostSettings, telemetry: Telemetry = SILENT) -> Iterator[IbProvider]:
     """Give IB's bars, through a gateway that is stopped at the end."""
     with gateway_address(settings) as where:
         host, _, port = where.rpartition(":")
@@ -106,6 +117,7 @@ def ib_provider(settings: IbHostSettings) -> Iterator[IbProvider]:
         try:
             yield IbProvider(
                 gateway,
+                Pacing(monitor=telemetry.monitor),
                 patience=Patience(outage=settings.ib_outage),
                 regular_hours=settings.ib_regular_hours,
             )
@@ -129,21 +141,24 @@ def main() -> None:
     configure_logging(settings.log_level, settings.log_format)
     require_ib("The IB host")
     usable_folder(settings.data_dir, "KTRDR_HOME")
+    telemetry = telemetry_of(settings)
     with (
         claimed_instance(settings.state_dir, "ib_host") as instance,
         closing(open_store(settings, "ib_host")) as store,
-        ib_provider(settings) as provider,
+        ib_provider(settings, telemetry) as provider,
     ):
-        host = build_ib_host(settings, instance, store, provider)
+        host = build_ib_host(settings, instance, store, provider, telemetry)
+        operations, pools = host.operations, [host.pool]
         try:
-            serve_until_stopped(
-                "ib_host",
-                host.server,
-                host.operations,
-                [host.pool],
-                grace=settings.shutdown_grace,
-                advertised=settings.advertise_address,
-            )
+            with exposed(settings, settings.ib_host_address, telemetry, operations, pools):
+                serve_until_stopped(
+                    "ib_host",
+                    host.server,
+                    operations,
+                    pools,
+                    grace=settings.shutdown_grace,
+                    advertised=settings.advertise_address,
+                )
         finally:
             host.channels.close()
 

@@ -83,10 +83,24 @@ class PacingWatch(Protocol):
         ...
 
 
+class PacingMonitor(Protocol):
+    """Takes note of waits; must not raise or wait."""
+
+    def paced(self, seconds: float, /) -> None:
+        """A request had to wait for its turn."""
+        ...
+
+
 class Pacing:
     """Says when a request may be sent; safe to use from several threads."""
 
-    def __init__(self, limits: PacingLimits | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        limits: PacingLimits | None = None,
+        clock: Clock | None = None,
+        monitor: PacingMonitor | None = None,
+    ) -> None:
+        self._monitor = monitor
         self._limits = limits or PacingLimits()
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()  # guards all below
@@ -128,12 +142,14 @@ class Pacing:
     @contextmanager
     def turn(self, request: PacedRequest, watch: PacingWatch) -> Iterator[None]:
         """Wait for the request's turn, visibly, and count it as open within the block."""
-        is_long = False
+        is_long, came_at, waited = False, self._clock.monotonic(), False
         while (delay := self.reserve(request)) > 0:
-            is_long = is_long or delay >= 1
+            is_long, waited = is_long or delay >= 1, True
             if is_long:
                 watch.note(f"waiting {math.ceil(delay)} s for IB pacing")
             watch.wait(min(delay, 1.0))
+        if waited and self._monitor is not None:
+            self._monitor.paced(self._clock.monotonic() - came_at)
         if is_long:
             watch.note("asking IB")  # lest it looks as if the wait went on
         try:

@@ -16,6 +16,7 @@ from types import FrameType
 
 from shared.clock import Clock
 from shared.instance import Instance
+from shared.monitoring.telemetry import SILENT, Telemetry
 from shared.open_files import make_room_for
 from shared.operations.model import Owner
 from shared.operations.remote import RemoteOperationStub
@@ -60,6 +61,7 @@ def operations_service(
     store: OperationStore,
     channels: HostChannels,
     clock: Clock | None = None,
+    telemetry: Telemetry = SILENT,
 ) -> OperationsService:
     """The operations of a process that is told to listen at `address`."""
     return OperationsService(
@@ -68,6 +70,7 @@ def operations_service(
         limits=operations_limits(settings),
         stub_of=lambda target: RemoteOperationStub(channels.to(target)),
         clock=clock,
+        monitor=telemetry.operations,
     )
 
 

@@ -213,6 +213,9 @@ class ProcessSettings(BaseSettings):
     log_format: Literal["text", "json"] = "text"
     """Lines for people or a JSON object per line."""
 
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port at which Prometheus may read what the process counts; unset: nothing is counted."""
+
     tls_cert: File | None = None
     """PEM file of the certificate the process shows; with it the process serves TLS only."""
 

@@ -18,6 +18,8 @@ from shared.marketdata.provider import ReadableProvider
 from shared.marketdata.sample import SampleBarSource
 from shared.marketdata.source import StoredBarSource
 from shared.marketdata.store import BarStore
+from shared.monitoring.exposure import exposed
+from shared.monitoring.telemetry import SILENT, Telemetry, telemetry_of
 from shared.operations.database import open_store
 from shared.operations.longrunning_servicer import longrunning_service
 from shared.operations.service import OperationsService
@@ -62,11 +64,13 @@ def build_training_host(
     instance: Instance,
     store: OperationStore,
     provider: ReadableProvider,
+    telemetry: Telemetry = SILENT,
 ) -> TrainingHost:
     """Wire a training host from its parts."""
     channels = HostChannels(instance.id, client_security(settings, ()))
+    address = settings.training_host_address
     operations = operations_service(
-        settings, instance, settings.training_host_address, store, channels
+        settings, instance, address, store, channels, telemetry=telemetry
     )
     pool = WorkerPool(
         "training", workers=settings.training_workers, queue_limit=settings.training_queue
@@ -103,10 +107,11 @@ def build_training_host(
     ]
     server = RpcServer(
         services,
-        settings.training_host_address,
+        address,
         server_limits(settings),
         instance.id,
-        server_security(settings, "KTRDR_TRAINING_HOST_ADDRESS", settings.training_host_address),
+        server_security(settings, "KTRDR_TRAINING_HOST_ADDRESS", address),
+        telemetry.served,
     )
     return TrainingHost(server, operations, pool, channels)
 
@@ -121,16 +126,19 @@ def main() -> None:
         claimed_instance(settings.state_dir, "training_host") as instance,
         closing(open_store(settings, "training_host")) as store,
     ):
-        host = build_training_host(settings, instance, store, SampleBarSource())
+        telemetry = telemetry_of(settings)
+        host = build_training_host(settings, instance, store, SampleBarSource(), telemetry)
+        operations, pools = host.operations, [host.pool]
         try:
-            serve_until_stopped(
-                "training_host",
-                host.server,
-                host.operations,
-                [host.pool],
-                grace=settings.shutdown_grace,
-                advertised=settings.advertise_address,
-            )
+            with exposed(settings, settings.training_host_address, telemetry, operations, pools):
+                serve_until_stopped(
+                    "training_host",
+                    host.server,
+                    operations,
+                    pools,
+                    grace=settings.shutdown_grace,
+                    advertised=settings.advertise_address,
+                )
         finally:
             host.channels.close()
 

@@ -13,6 +13,7 @@ from math import inf
 from shared.clock import Clock
 from shared.operations.flights import FULL_TIMEOUT, Flights, slow
 from shared.operations.live import Flight, LiveOperation
+from shared.operations.monitor import UNMONITORED, OperationsMonitor
 from shared.operations.outages import Outages
 from shared.operations.source import OperationSource, PendingRead
 from shared.rpc.errors import HostTimeoutError, KtrdrError, RefreshBusyError
@@ -62,8 +63,16 @@ class Need:
 class Refresher:
     """Brings live operations up to date for callers, one at a time; `sweep` does many."""
 
-    def __init__(self, clock: Clock, *, ttl: float, max_waiters_per_target: int) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        ttl: float,
+        max_waiters_per_target: int,
+        monitor: OperationsMonitor = UNMONITORED,
+    ) -> None:
         self.clock = clock
+        self._monitor = monitor
         self.outages = Outages(
             clock, memory=max(ttl, 1.0), max_waiters_per_target=max_waiters_per_target
         )
@@ -94,8 +103,12 @@ class Refresher:
             if source is None:
                 return None
             need = Need(live, source, staleness, asked_at, after)
-            if not need.met():
-                return need
+            met = need.met()
+        type_ = live.record.operation.type
+        if not met:
+            self._monitor.missed(type_)
+            return need
+        self._monitor.hit(type_)
         if logger.isEnabledFor(logging.DEBUG):
             age = asked_at - live.observed_at
             logger.debug("Cache hit for operation %s (age=%.3fs)", live.operation_id, age)
@@ -137,6 +150,8 @@ class Refresher:
         error = self.flights.fly(
             need.live, need.source, flight, left=left, timeout=timeout, first=first
         )
+        took = self.clock.monotonic() - flight.sent_at
+        self._monitor.refreshed(need.source.kind, took, failed=error is not None)
         if error is not None:
             return Refreshed(cached=True, error=error)
         too_late = self._late(need)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -23,9 +24,11 @@ from shared.operations.model import (
     Operation,
     OperationRecord,
     OperationStatus,
+    OperationType,
     Owner,
     PackedResult,
 )
+from shared.operations.monitor import UNMONITORED, OperationsMonitor
 from shared.operations.reader import OperationsPage, Reader
 from shared.operations.recovery import end_orphans
 from shared.operations.refresh import Refresher
@@ -84,6 +87,7 @@ class OperationsService:
         limits: OperationsLimits | None = None,
         stub_of: StubOf | None = None,
         clock: Clock | None = None,
+        monitor: OperationsMonitor = UNMONITORED,
     ) -> None:
         """`stub_of` leads to the owners of recorded operations that are other processes'.
 
@@ -93,15 +97,17 @@ class OperationsService:
         self._store = store
         self._owner = owner
         self._clock = clock or SystemClock()
+        self.monitor = monitor
         self._refresher = Refresher(
             self._clock,
             ttl=self._limits.cache_ttl,
             max_waiters_per_target=self._limits.refresh_waiters,
+            monitor=monitor,
         )
         self._room = WaitingRoom(self._limits.wait_slots, self._clock)
         self._starts = Starts()
         self._registry = Registry(store, owner, stub_of or no_stub, self._clock)
-        self._settler = Settler(store, self._registry, self._clock)
+        self._settler = Settler(store, self._registry, self._clock, monitor)
         self._reader = Reader(
             store, self._registry, self._settler, self._refresher, owner, self._limits.cache_ttl
         )
@@ -184,6 +190,7 @@ class OperationsService:
         kept = self._store.create(record)
         if kept != record:
             return kept
+        self.monitor.created(new.type)
         self._prune()
         return None
 
@@ -349,6 +356,15 @@ class OperationsService:
         record = self._store.get(operation_id)
         if record is not None and not record.outcome_read and record.starter in told:
             self._store.mark_read(operation_id)
+
+    def open_operations(self) -> Counter[tuple[OperationType, OperationStatus]]:
+        """Count the open operations in memory by type and state."""
+        operations = [live.record.operation for live in self._registry.all()]
+        return Counter((operation.type, operation.status) for operation in operations)
+
+    def unreachable(self) -> Collection[str]:
+        """The other processes that did not answer when last asked."""
+        return self._refresher.outages.unreachable()
 
     # -------------------------------------------------------------- cancelling
 

@@ -64,6 +64,7 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
         if wants_metrics:
             count = view.operation.metrics_count
             page = conversion.metrics_page(view.metrics, self.limits.page_bytes)
+            self._operations.monitor.pulled(lambda: _size(page))
             response.metrics.extend(page)
             response.new_cursor = min(request.metrics_cursor + len(page), count)
             response.has_more = response.new_cursor < count
@@ -85,6 +86,7 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
             deadline=deadline_of(context, self._clock),
         )
         page = conversion.metrics_page(view.metrics, self.limits.page_bytes)
+        self._operations.monitor.pulled(lambda: _size(page))
         new_cursor = request.cursor + len(page)
         return pb.GetMetricsResponse(
             metrics=page,
@@ -194,6 +196,11 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
         if len(operation_id) > self.limits.operation_id:
             text = f"must be at most {self.limits.operation_id} characters"
             raise InvalidArgumentError.of("operation_id", text)
+
+
+def _size(page: Collection[operation_pb2.Metric]) -> int:
+    """Bytes of a page of metrics."""
+    return sum(metric.ByteSize() for metric in page)
 
 
 def _check_cursor(field: str, cursor: int) -> None:

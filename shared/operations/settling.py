@@ -20,6 +20,7 @@ from shared.operations.model import (
     OperationRecord,
     OperationStatus,
 )
+from shared.operations.monitor import OperationsMonitor
 from shared.operations.registry import Registry
 from shared.operations.store import OperationStore
 from shared.rpc.errors import StoreUnavailableError
@@ -34,8 +35,11 @@ NEWS = 5.0
 class Settler:
     """Brings live operations to the store; a store that is away stops no work."""
 
-    def __init__(self, store: OperationStore, registry: Registry, clock: Clock) -> None:
+    def __init__(
+        self, store: OperationStore, registry: Registry, clock: Clock, monitor: OperationsMonitor
+    ) -> None:
         """`registry` lets go of what has ended."""
+        self._monitor = monitor
         self._store = store
         self._registry = registry
         self._clock = clock
@@ -60,6 +64,7 @@ class Settler:
             return False
         finally:
             live.store_lock.release()
+        self._monitor.ended(record.operation.type, record.operation.status)
         _log_end(record.operation)
         return True
 

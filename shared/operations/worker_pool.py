@@ -28,6 +28,16 @@ class Job:
     cancel: CancelSignal
 
 
+@dataclass(frozen=True, slots=True)
+class PoolLoad:
+    """How much a pool has to do."""
+
+    workers: int
+    """That there may be."""
+    busy: int
+    queued: int
+
+
 class WorkerPool:
     """Runs jobs on at most `workers` threads and queues at most `queue_limit` more."""
 
@@ -41,6 +51,12 @@ class WorkerPool:
         self._reserved = 0
         self._started = 0
         self._closed = False
+
+    def load(self) -> PoolLoad:
+        """How many workers there may be and are, and how many jobs wait for one."""
+        with self._lock:
+            queued = sum(not job.cancel.requested for job in self._queue)
+            return PoolLoad(self._workers, len(self._threads), queued)
 
     def reserve(self) -> None:
         """Take a place for a job, to be given to `submit` or back by `release`.

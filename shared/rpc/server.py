@@ -127,8 +127,12 @@ class RpcServer:
         limits: ServerLimits,
         instance: str,
         security: ServerSecurity = OPEN,
+        around: Sequence[MethodInterceptor] = (),
     ) -> None:
-        """`instance` is this process's id: calls that have passed it before are refused."""
+        """`instance` is this process's id: calls that have passed it before are refused.
+
+        `around` stand outside all other interceptors and see the status of each call.
+        """
         self._address = address
         self._credentials = security.credentials
         self.connections = limits.connections
@@ -154,6 +158,7 @@ class RpcServer:
             pools[0],  # every method names its own
             interceptors=[
                 Chain(
+                    *around,
                     ErrorInterceptor(limits.request_bytes),
                     *who,  # a call that may not pass does not learn how many do
                     admission,

@@ -14,6 +14,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from google.rpc import status_pb2
 
 from shared.rpc.channel import open_channel
+from shared.rpc.interceptors import MethodInterceptor
 from shared.rpc.security import OPEN, PLAIN, ClientSecurity, ServerSecurity
 from shared.rpc.server import RpcServer, ServedService, ServerLimits
 from shared.rpc.status import DETAILS_KEY
@@ -156,9 +157,11 @@ def served(
     limits: ServerLimits | None = None,
     security: ServerSecurity = OPEN,
     client: ClientSecurity = PLAIN,
+    around: Sequence[MethodInterceptor] = (),
 ) -> Iterator[Wire]:
     """Serve on a free port for as long as the block runs; `client` is how the channel connects."""
-    server = RpcServer(services, LOOPBACK, limits or ServerLimits(), "probe", security)
+    limits = limits or ServerLimits()
+    server = RpcServer(services, LOOPBACK, limits, "probe", security, around)
     address = server.bind()
     server.start()
     channel = open_channel(address, client)

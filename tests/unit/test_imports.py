@@ -37,6 +37,7 @@ DATABASES = {
 }
 """The modules that know how records are kept in databases."""
 SQL = ("sqlalchemy", "alembic", "sqlite3")
+TELEMETRY = ("prometheus_client", "opentelemetry")
 SPEAKS = ("servicer", "stub", "conversion", "operations.remote")
 """How the modules end that turn messages into domain values and back."""
 WIRE = (
@@ -110,7 +111,7 @@ def _wire(module: str, name: str) -> str:
     return "messages and gRPC stop at servicers, stubs and conversion modules"
 
 
-def _heavy(module: str, name: str) -> str:
+def _heavy(module: str, name: str) -> str:  # noqa: PLR0911  # a list of rules
     if any(is_in(name, package) for package in TORCH) and not is_in(module, "shared.training"):
         return "torch belongs to shared.training"
     allowed_loop = any(is_in(module, gateway) for gateway in GATEWAYS)
@@ -122,6 +123,8 @@ def _heavy(module: str, name: str) -> str:
         return "databases belong to the modules that keep records in them"
     if is_in(name, "psycopg") and module != "shared.operations.postgres_database":
         return "only the database of PostgreSQL imports psycopg"
+    if any(is_in(name, each) for each in TELEMETRY) and not is_in(module, "shared.monitoring"):
+        return "what watches over a process belongs to shared.monitoring"
     return ""
 
 
@@ -199,6 +202,8 @@ def loaded_by(modules: list[str], suspects: list[str]) -> object:
         ("shared.operations.service", "from sqlalchemy import select", "databases belong"),
         ("backend.__main__", "import sqlite3", "databases belong"),
         ("shared.operations.sql_store", "import psycopg", "only the database of PostgreSQL"),
+        ("shared.operations.refresh", "import prometheus_client", "what watches"),
+        ("shared.rpc.server", "from opentelemetry import trace", "what watches"),
     ],
 )
 def test_the_checker_catches(module: str, source: str, rule: str) -> None:
@@ -276,6 +281,11 @@ def test_the_command_starts_without_heavy_modules() -> None:
 def test_psycopg_is_only_loaded_for_a_database_of_postgresql() -> None:
     light = [module for module in SOURCES if module != "shared.operations.postgres_database"]
     assert loaded_by(light, ["psycopg"]) == []
+
+
+def test_nothing_that_watches_is_loaded_unless_it_is_asked_for() -> None:
+    roots = [f"{process}.__main__" for process in PROCESSES]
+    assert loaded_by([*roots, "backend.cli.app"], [*TELEMETRY]) == []
 
 
 def test_nothing_runs_at_import() -> None:

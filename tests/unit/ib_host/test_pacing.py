@@ -244,3 +244,19 @@ def test_every_limit_can_be_lifted(limit: str, clock: FakeClock) -> None:
 
 
 NONE: dict[str, None] = dict.fromkeys(["identical", "series", "total", "messages", "open"])
+
+
+def test_waits_are_told_to_whoever_monitors_them(clock: FakeClock) -> None:
+    class Notes:
+        def __init__(self) -> None:
+            self.seconds: list[float] = []
+
+        def paced(self, seconds: float, /) -> None:
+            self.seconds.append(seconds)
+
+    notes = Notes()
+    pacing = Pacing(EXACT, clock, notes)
+    for _ in range(2):
+        with pacing.turn(head(), ClockWatch(clock)):
+            pass
+    assert [15.0] == notes.seconds

@@ -1,0 +1,72 @@
+"""What being monitored costs a read: a cached GetOperation with metrics off and on, and an echo.
+
+python -m benchmarks.monitoring    a table with ratios; exit 1 if a target is missed
+
+Two backends and an echo are measured in one interleaved run; they differ in
+KTRDR_METRICS_PORT alone. Nobody scrapes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+
+import grpc
+
+from benchmarks.processes import echo_on, echo_server
+from benchmarks.remote import NEVER, Remote, remote_training
+from benchmarks.rounds import Round, Spread, measure
+from ktrdr.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
+
+CALLS, ROUNDS = 100, 60
+
+
+def measure_reads() -> Mapping[str, Spread]:
+    """Measure all three, in turn."""
+    with ExitStack() as stack:
+        off = stack.enter_context(remote_training(NEVER))
+        on = stack.enter_context(remote_training(NEVER, KTRDR_METRICS_PORT=0))
+        echo = echo_on(_channel(stack.enter_context(echo_server()), stack))
+        answer = OperationsServiceStub(_channel(off.address, stack)).GetOperation(off.request)
+        subjects = {
+            "echo": _repeated(lambda: echo(answer)),
+            "metrics off": _cached_read(off, stack),
+            "metrics on": _cached_read(on, stack),
+        }
+        return measure(subjects, calls=CALLS, rounds=ROUNDS)
+
+
+def _cached_read(remote: Remote, stack: ExitStack) -> Round:
+    get = OperationsServiceStub(_channel(remote.address, stack)).GetOperation
+    request = remote.request
+    return _repeated(lambda: get(request))
+
+
+def _channel(address: str, stack: ExitStack) -> grpc.Channel:
+    return stack.enter_context(grpc.insecure_channel(address))
+
+
+def _repeated(call: Callable[[], object]) -> Round:
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            call()
+
+    return lambda: run
+
+
+def main() -> int:
+    """Measure and print; 1 if a target is missed."""
+    spreads = measure_reads()
+    print(f"{CALLS} calls a round, {ROUNDS} interleaved rounds; µs per call\n")
+    for name, spread in spreads.items():
+        print(f"{name:<14}" + "".join(f"{value / 1000:>9.1f}" for value in spread))
+    off = spreads["metrics off"].median / spreads["echo"].median
+    on = spreads["metrics on"].median / spreads["metrics off"].median
+    print(f"\nmetrics off / echo: {off:.2f} (at most 1.2)")
+    print(f"metrics on / metrics off: {on:.2f} (at most 1.1)")
+    return 0 if off <= 1.2 and on <= 1.1 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
