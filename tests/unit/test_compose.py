@@ -133,6 +133,7 @@ def test_each_process_keeps_its_files_on_a_volume_of_its_own(service: str) -> No
 
 def test_each_volume_is_declared_and_used_by_one_service() -> None:
     used = [volume for service in SERVICES for volume in mounts(service)]
+    used += [volume.split(":")[0] for volume in ALL["prometheus"]["volumes"] if volume[0] != "."]
     assert sorted(COMPOSE["volumes"]) == sorted(used)
 
 
@@ -166,7 +167,6 @@ def test_the_ib_host_needs_no_account_unless_it_is_given_a_gateway() -> None:
 
 
 def test_ibs_own_gateway_runs_only_where_it_is_asked_for_and_takes_no_orders() -> None:
-    assert {"ib_gateway"} == ALL.keys() - SERVICES.keys()
     gateway = ALL["ib_gateway"]
     assert ["ib-live"] == gateway["profiles"]
     assert "yes" == gateway["environment"]["READ_ONLY_API"]
@@ -176,8 +176,45 @@ def test_ibs_own_gateway_runs_only_where_it_is_asked_for_and_takes_no_orders() -
 
 
 def test_only_the_backend_is_published_and_only_on_the_loopback() -> None:
-    published = [port for service in ALL for port in ALL[service].get("ports", ())]
+    published = [port for service in SERVICES for port in SERVICES[service].get("ports", ())]
     assert ["127.0.0.1:50051:50051"] == published
+
+
+def test_what_is_not_ours_runs_only_where_it_is_asked_for() -> None:
+    profiles = {name: ALL[name]["profiles"] for name in ALL.keys() - SERVICES.keys()}
+    assert {
+        "ib_gateway": ["ib-live"],
+        "prometheus": ["monitoring"],
+        "grafana": ["monitoring"],
+    } == profiles
+
+
+def test_prometheus_and_grafana_are_published_on_the_loopback_alone() -> None:
+    published = [port for name in ("prometheus", "grafana") for port in ALL[name]["ports"]]
+    assert ["127.0.0.1:9090:9090", "127.0.0.1:3000:3000"] == published
+
+
+def test_prometheus_is_told_of_each_process_at_the_port_it_is_told_to_use() -> None:
+    config = yaml.safe_load((ROOT / "monitoring" / "prometheus.yml").read_text("utf-8"))
+    (job,) = config["scrape_configs"]
+    (group,) = job["static_configs"]
+    expected = {
+        f"{service}:{SERVICES[service]['environment']['KTRDR_METRICS_PORT']}"
+        for service in SERVICES
+    }
+    assert expected == set(group["targets"])
+
+
+def test_each_file_that_is_mounted_is_there() -> None:
+    mounted = [volume.split(":")[0] for name in ALL for volume in ALL[name].get("volumes", ())]
+    assert [] == [path for path in mounted if path[0] == "." and not (ROOT / path).exists()]
+
+
+def test_nobody_can_log_in_to_grafana_with_a_password_that_everybody_knows() -> None:
+    environment = ALL["grafana"]["environment"]
+    assert "false" == environment["GF_AUTH_BASIC_ENABLED"]
+    assert "true" == environment["GF_AUTH_DISABLE_LOGIN_FORM"]
+    assert "Viewer" == environment["GF_AUTH_ANONYMOUS_ORG_ROLE"]
 
 
 @each_service
