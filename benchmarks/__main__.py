@@ -24,6 +24,7 @@ NAMES = (
     "isolation",
     "interference",
     "growth",
+    "monitoring",
     "store",
     "bars",
     "epoch",

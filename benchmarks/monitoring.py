@@ -17,6 +17,7 @@ import grpc
 from benchmarks.processes import echo_on, echo_server
 from benchmarks.remote import NEVER, Remote, remote_training
 from benchmarks.rounds import Round, Spread, measure
+from benchmarks.targets import Target, exit_code, judged
 from ktrdr.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
 
 CALLS, ROUNDS = 100, 60
@@ -63,9 +64,15 @@ def main() -> int:
         print(f"{name:<14}" + "".join(f"{value / 1000:>9.1f}" for value in spread))
     off = spreads["metrics off"].median / spreads["echo"].median
     on = spreads["metrics on"].median / spreads["metrics off"].median
-    print(f"\nmetrics off / echo: {off:.2f} (at most 1.2)")
-    print(f"metrics on / metrics off: {on:.2f} (at most 1.1)")
-    return 0 if off <= 1.2 and on <= 1.1 else 1
+    print()
+    return exit_code(
+        judged(
+            [
+                Target("metrics off <= 1.2 echoes", off <= 1.2, f"{off:.2f}"),
+                Target("metrics on <= 1.1 reads with metrics off", on <= 1.1, f"{on:.2f}"),
+            ]
+        )
+    )
 
 
 if __name__ == "__main__":
