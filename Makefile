@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Setting up $(VENV); torch makes this a large download the first time ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[training,ib,postgres]' --group dev
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[training,ib,postgres,otel]' --group dev
 	@touch $@
 
 demo: setup ## Train a strategy on real IBM and GOOG prices and watch it

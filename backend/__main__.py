@@ -184,7 +184,9 @@ def build_backend(
 
     Without a provider the IB host loads.
     """
-    channels = HostChannels(instance.id, client_security(settings, settings.called))
+    channels = HostChannels(
+        instance.id, client_security(settings, settings.called), telemetry.tracing
+    )
     operations = operations_service(
         settings, instance, settings.backend_address, store, channels, clock, telemetry
     )
@@ -256,7 +258,7 @@ def main() -> None:
         claimed_instance(settings.state_dir, "backend") as instance,
         closing(open_store(settings, "backend")) as store,
     ):
-        telemetry = telemetry_of(settings)
+        telemetry = telemetry_of(settings, "backend")
         backend = build_backend(
             settings, instance, store, provider_of(settings), telemetry=telemetry
         )
@@ -273,6 +275,7 @@ def main() -> None:
                 )
         finally:
             backend.close()
+            telemetry.close()
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ def build_ib_host(
     telemetry: Telemetry = SILENT,
 ) -> IbHost:
     """Wire an IB host from its parts."""
-    channels = HostChannels(instance.id, client_security(settings, ()))
+    channels = HostChannels(instance.id, client_security(settings, ()), telemetry.tracing)
     address = settings.ib_host_address
     operations = operations_service(
         settings, instance, address, store, channels, telemetry=telemetry
@@ -141,7 +141,7 @@ def main() -> None:
     configure_logging(settings.log_level, settings.log_format)
     require_ib("The IB host")
     usable_folder(settings.data_dir, "KTRDR_HOME")
-    telemetry = telemetry_of(settings)
+    telemetry = telemetry_of(settings, "ib_host")
     with (
         claimed_instance(settings.state_dir, "ib_host") as instance,
         closing(open_store(settings, "ib_host")) as store,
@@ -161,6 +161,7 @@ def main() -> None:
                 )
         finally:
             host.channels.close()
+            telemetry.close()
 
 
 if __name__ == "__main__":

@@ -216,6 +216,11 @@ class ProcessSettings(BaseSettings):
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Port at which Prometheus may read what the process counts; unset: nothing is counted."""
 
+    traces_exporter: Literal["none", "otlp", "console"] = Field(
+        default="none", validation_alias="OTEL_TRACES_EXPORTER"
+    )
+    """Where spans of calls go: nowhere, over OTLP to a collector, or to standard error."""
+
     tls_cert: File | None = None
     """PEM file of the certificate the process shows; with it the process serves TLS only."""
 
@@ -344,12 +349,28 @@ def require_postgres(variable: str) -> None:
     _require(f"{variable}: PostgreSQL", {"psycopg": "psycopg"}, "ktrdr[postgres]")
 
 
+def require_otel(variable: str) -> None:
+    """Raise SettingsError unless what traces needs is installed; does not import it."""
+    packages = {
+        "opentelemetry.sdk": "opentelemetry-sdk",
+        "opentelemetry.exporter.otlp.proto.grpc": "opentelemetry-exporter-otlp-proto-grpc",
+    }
+    _require(f"{variable}: tracing", packages, "ktrdr[otel]")
+
+
 def _require(work: str, needed: Mapping[str, str], install: str) -> None:
-    missing = [package for module, package in needed.items() if find_spec(module) is None]
+    missing = [package for module, package in needed.items() if not _is_there(module)]
     if missing:
         raise SettingsError(
             f"{work} needs {', '.join(missing)}, which this environment lacks; install {install}"
         )
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # not even the package it is in
+        return False
 
 
 def usable_folder(path: Path, variable: str) -> Path:

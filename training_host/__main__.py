@@ -67,7 +67,7 @@ def build_training_host(
     telemetry: Telemetry = SILENT,
 ) -> TrainingHost:
     """Wire a training host from its parts."""
-    channels = HostChannels(instance.id, client_security(settings, ()))
+    channels = HostChannels(instance.id, client_security(settings, ()), telemetry.tracing)
     address = settings.training_host_address
     operations = operations_service(
         settings, instance, address, store, channels, telemetry=telemetry
@@ -126,7 +126,7 @@ def main() -> None:
         claimed_instance(settings.state_dir, "training_host") as instance,
         closing(open_store(settings, "training_host")) as store,
     ):
-        telemetry = telemetry_of(settings)
+        telemetry = telemetry_of(settings, "training_host")
         host = build_training_host(settings, instance, store, SampleBarSource(), telemetry)
         operations, pools = host.operations, [host.pool]
         try:
@@ -141,6 +141,7 @@ def main() -> None:
                 )
         finally:
             host.channels.close()
+            telemetry.close()
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from backend.cli.commands.health import health
 from backend.cli.failures import CommandError, ExitCode
 from backend.cli.options import ADDRESS_VARIABLE, DEFAULT_ADDRESS
 from backend.cli.pace import Pace
+from backend.cli.tracing import tracing
 
 
 class ErrorTellingGroup(TyperGroup):
@@ -63,6 +64,7 @@ app.command()(health)
 
 @app.callback()
 def root(
+    context: typer.Context,
     backend: Annotated[
         str,
         typer.Option(
@@ -73,6 +75,9 @@ def root(
     """Train trading models and watch the work while it runs."""
     # The option is read by options.resolve_address; every command has it, too.
     del backend
+    traced = tracing()
+    if traced is not None:
+        context.with_resource(traced.command(f"ktrdr {context.invoked_subcommand}"))
 
 
 def main(arguments: Sequence[str] | None = None, *, pace: Pace | None = None) -> None:

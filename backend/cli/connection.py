@@ -13,6 +13,8 @@ from google.protobuf.message import Message
 
 from backend.cli.failures import CommandError, ExitCode
 from backend.cli.rpc_errors import explain
+from backend.cli.tracing import tracing
+from shared.rpc.call_tracing import traced
 from shared.rpc.certificates import CA, CERT, KEY
 from shared.rpc.channel import open_channel
 from shared.rpc.errors import CredentialsError, KtrdrError
@@ -65,7 +67,8 @@ class Connection:
         It has to come within `deadline` seconds; one that is a stream is taken by `read`.
         """
         try:
-            return read(method(request, timeout=deadline, metadata=self._metadata))
+            call = traced(method, tracing())
+            return read(call(request, timeout=deadline, metadata=self._metadata))
         except grpc.RpcError as error:
             encrypted = self._security.encrypted
             raise explain(error, self.address, deadline, encrypted=encrypted) from error

@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING
 
 from shared.operations.monitor import UNMONITORED, OperationsMonitor
 from shared.rpc.call_monitor import CallMonitorInterceptor
+from shared.rpc.call_tracing import TracingInterceptor
 from shared.rpc.interceptors import MethodInterceptor
-from shared.settings import ProcessSettings
+from shared.settings import ProcessSettings, require_otel
 
 if TYPE_CHECKING:
     from shared.monitoring.prometheus_monitor import PrometheusMonitor
+    from shared.monitoring.tracing import Tracing
 
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """What a process counts with; by default nothing is counted."""
+    """What a process counts with and traces with; by default it does neither."""
 
     monitor: PrometheusMonitor | None = None
+    tracing: Tracing | None = None
 
     @property
     def operations(self) -> OperationsMonitor:
@@ -29,16 +32,39 @@ class Telemetry:
     @property
     def served(self) -> Sequence[MethodInterceptor]:
         """What stands around every call that is served."""
-        return () if self.monitor is None else (CallMonitorInterceptor(self.monitor),)
+        counting = () if self.monitor is None else (CallMonitorInterceptor(self.monitor),)
+        tracing = () if self.tracing is None else (TracingInterceptor(self.tracing),)
+        return (*counting, *tracing)
+
+    def close(self) -> None:
+        """Hand over what is left, once nothing happens any more."""
+        if self.tracing is not None:
+            self.tracing.close()
 
 
 SILENT = Telemetry()
 
 
-def telemetry_of(settings: ProcessSettings) -> Telemetry:
-    """What the settings ask for; prometheus_client is imported only if they name a port."""
+def telemetry_of(settings: ProcessSettings, process: str) -> Telemetry:
+    """What the settings ask for; what it takes is imported only then.
+
+    Raises SettingsError if that is not installed.
+    """
+    return Telemetry(_monitor_of(settings), _tracing_of(settings, process))
+
+
+def _monitor_of(settings: ProcessSettings) -> PrometheusMonitor | None:
     if settings.metrics_port is None:
-        return SILENT
+        return None
     from shared.monitoring.prometheus_monitor import PrometheusMonitor
 
-    return Telemetry(PrometheusMonitor())
+    return PrometheusMonitor()
+
+
+def _tracing_of(settings: ProcessSettings, process: str) -> Tracing | None:
+    if settings.traces_exporter == "none":
+        return None
+    require_otel("OTEL_TRACES_EXPORTER")
+    from shared.monitoring.tracing import Tracing, exporter_of
+
+    return Tracing(f"ktrdr-{process}", exporter_of(settings.traces_exporter))

@@ -53,10 +53,10 @@ class CallMonitorInterceptor(MethodInterceptor):
             try:
                 answer = behaviour(request, context, *rest)
             except BaseException as error:
-                called(method, _failure(context), perf_counter() - began_at)
+                called(method, failure_code(context), perf_counter() - began_at)
                 self._note_shed(error)
                 raise
-            called(method, _outcome(context), perf_counter() - began_at)
+            called(method, outcome_code(context), perf_counter() - began_at)
             return answer
 
         return noted
@@ -72,10 +72,10 @@ class CallMonitorInterceptor(MethodInterceptor):
             try:
                 yield from behaviour(request, context)
             except BaseException as error:
-                called(method, _failure(context), perf_counter() - began_at)
+                called(method, failure_code(context), perf_counter() - began_at)
                 self._note_shed(error)
                 raise
-            called(method, _outcome(context), perf_counter() - began_at)
+            called(method, outcome_code(context), perf_counter() - began_at)
 
         return noted
 
@@ -86,13 +86,13 @@ class CallMonitorInterceptor(MethodInterceptor):
             self._monitor.shed(cause.metadata["class"])
 
 
-def _failure(context: grpc.ServicerContext) -> str:
+def failure_code(context: grpc.ServicerContext) -> str:
     """The code of a call whose behaviour raised."""
     code = context.code()  # type: ignore[attr-defined]  # grpc has it, its type stubs do not
     return _ended_early(context) if code is None else str(code.name)
 
 
-def _outcome(context: grpc.ServicerContext) -> str:
+def outcome_code(context: grpc.ServicerContext) -> str:
     """The code of a call that was answered, if there still is a client to take the answer."""
     return "OK" if context.is_active() else _ended_early(context)
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc
 
+from shared.rpc.call_tracing import CallTracer, traced
 from shared.rpc.channel import open_channel
 from shared.rpc.errors import Code, HostNotConnectedError, HostUnreachableError, KtrdrError
 from shared.rpc.failed_call import domain_error, read_failed_call
@@ -62,10 +63,18 @@ class HostChannel:
     """Calls to the process at one target, through generated stubs.
 
     Safe to use from several threads. `instance` is this process's id, which
-    travels with every call; `security` is how it connects and what it shows.
+    travels with every call; `security` is how it connects and what it shows;
+    `tracer` traces the calls, if there is one.
     """
 
-    def __init__(self, target: str, instance: str, security: ClientSecurity = PLAIN) -> None:
+    def __init__(
+        self,
+        target: str,
+        instance: str,
+        security: ClientSecurity = PLAIN,
+        tracer: CallTracer | None = None,
+    ) -> None:
+        self._tracer = tracer
         self.target = target
         self._instance = instance
         self._security = security
@@ -84,7 +93,7 @@ class HostChannel:
             connection = self._enter()
             retry = connection.tried  # a new one has failed just now
             try:
-                bound = connection.bound(stub, method)
+                bound = traced(connection.bound(stub, method), self._tracer)
                 return bound(request, timeout=give_up_at - monotonic(), metadata=self._metadata())
             except ValueError as error:  # gRPC's way to say that the channel is closed
                 raise self._closed_error() from error
@@ -100,9 +109,12 @@ class HostChannel:
         self, stub: Callable[[grpc.Channel], object], method: str, request: object, timeout: float
     ) -> PendingCall:
         """Send a call and do not wait. Not repeated: whoever needs it can ask again."""
-        connection = self._enter()
         try:
-            bound = connection.bound(stub, method)
+            connection = self._enter()
+        except KtrdrError as error:
+            return PendingCall(self, None, timeout, error)
+        try:
+            bound = traced(connection.bound(stub, method), self._tracer)
             future = bound.future(request, timeout=timeout, metadata=self._metadata())
         except (ValueError, KtrdrError) as error:  # a ValueError as above
             self._leave(connection)
@@ -122,7 +134,7 @@ class HostChannel:
         connection = self._enter()
         call: Any = None
         try:
-            call = connection.bound(stub, method)(
+            call = traced(connection.bound(stub, method), self._tracer)(
                 request, timeout=timeout, metadata=self._metadata()
             )
             yield from call
@@ -155,7 +167,13 @@ class HostChannel:
         return known
 
     def _enter(self) -> _Connection:
-        """The connection for one call; a new one in place of one that could not be made."""
+        """The connection for one call; a new one in place of one that could not be made.
+
+        Raises HostUnreachableError if the channel is closed: gRPC crashes if a stub
+        is made on a channel that is.
+        """
+        if self._closed:
+            raise self._closed_error()
         seen, fresh = self._connection, None
         if seen.failed and not self._closed:  # an unguarded look: files may be read for a new one
             fresh = _Connection(self.target, self._security)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+from shared.rpc.call_tracing import CallTracer
 from shared.rpc.host_channel import HostChannel
 from shared.rpc.security import PLAIN, ClientSecurity
 
@@ -11,8 +12,14 @@ from shared.rpc.security import PLAIN, ClientSecurity
 class HostChannels:
     """Hands out the one channel to each target; safe to use from several threads."""
 
-    def __init__(self, instance: str, security: ClientSecurity = PLAIN) -> None:
-        """`instance` and `security` as HostChannel's, the same for all targets."""
+    def __init__(
+        self,
+        instance: str,
+        security: ClientSecurity = PLAIN,
+        tracer: CallTracer | None = None,
+    ) -> None:
+        """All as HostChannel's, the same for all targets."""
+        self._tracer = tracer
         self._instance = instance
         self._security = security
         self._lock = threading.Lock()  # guards the field below
@@ -23,7 +30,7 @@ class HostChannels:
         known = self._channels.get(target)  # an unguarded look: files may be read for a new one
         if known is not None:
             return known
-        made = HostChannel(target, self._instance, self._security)
+        made = HostChannel(target, self._instance, self._security, self._tracer)
         with self._lock:
             channel = self._channels.setdefault(target, made)
         if channel is not made:

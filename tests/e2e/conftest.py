@@ -10,7 +10,7 @@ import pytest
 from backend.demo import running_backend
 from tests.support.programs import Programs
 
-OTHER_SETTINGS = ("OPERATIONS_CACHE_TTL", "TRAINING_HOST_SERVICE_URL")
+OTHER_SETTINGS = ("OPERATIONS_CACHE_TTL", "OTEL_TRACES_EXPORTER", "TRAINING_HOST_SERVICE_URL")
 
 
 @pytest.fixture(scope="module")
