@@ -13,7 +13,13 @@ from typing import Any, Protocol
 import grpc
 
 from shared.rpc.errors import ResourceExhaustedError
-from shared.rpc.interceptors import Behaviour, Handler, MethodInterceptor, rebuilt
+from shared.rpc.interceptors import (
+    Behaviour,
+    Handler,
+    MethodInterceptor,
+    name_for_counting,
+    rebuilt,
+)
 
 
 class CallMonitor(Protocol):
@@ -42,10 +48,11 @@ class CallMonitorInterceptor(MethodInterceptor):
     def wrap(self, method: str, handler: Handler) -> Handler:
         """Measure the behaviour's calls."""
         around = self._stream if handler.response_streaming else self._unary
-        return rebuilt(handler, functools.partial(around, method.removeprefix("/")))
+        return rebuilt(handler, functools.partial(around, method))
 
     def _unary(self, method: str, behaviour: Behaviour) -> Behaviour:
         called = self._monitor.called
+        name = name_for_counting(method, behaviour)
 
         @functools.wraps(behaviour)
         def noted(request: Any, context: grpc.ServicerContext, *rest: Any) -> Any:
@@ -53,10 +60,10 @@ class CallMonitorInterceptor(MethodInterceptor):
             try:
                 answer = behaviour(request, context, *rest)
             except BaseException as error:
-                called(method, failure_code(context), perf_counter() - began_at)
+                called(name, failure_code(context), perf_counter() - began_at)
                 self._note_shed(error)
                 raise
-            called(method, outcome_code(context), perf_counter() - began_at)
+            called(name, outcome_code(context), perf_counter() - began_at)
             return answer
 
         return noted
@@ -65,6 +72,7 @@ class CallMonitorInterceptor(MethodInterceptor):
         if getattr(behaviour, "experimental_non_blocking", False):
             return self._unary(method, behaviour)  # answers through a callback, returns at once
         called = self._monitor.called
+        name = name_for_counting(method, behaviour)
 
         @functools.wraps(behaviour)
         def noted(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
@@ -72,10 +80,10 @@ class CallMonitorInterceptor(MethodInterceptor):
             try:
                 yield from behaviour(request, context)
             except BaseException as error:
-                called(method, failure_code(context), perf_counter() - began_at)
+                called(name, failure_code(context), perf_counter() - began_at)
                 self._note_shed(error)
                 raise
-            called(method, outcome_code(context), perf_counter() - began_at)
+            called(name, outcome_code(context), perf_counter() - began_at)
 
         return noted
 

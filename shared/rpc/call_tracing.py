@@ -14,7 +14,13 @@ from typing import Any, Protocol
 import grpc
 
 from shared.rpc.call_monitor import failure_code, outcome_code
-from shared.rpc.interceptors import Behaviour, Handler, MethodInterceptor, rebuilt
+from shared.rpc.interceptors import (
+    Behaviour,
+    Handler,
+    MethodInterceptor,
+    name_for_counting,
+    rebuilt,
+)
 
 TRACEPARENT = "traceparent"
 """The key of W3C Trace Context; all that is taken from a caller and given to who is called."""
@@ -48,12 +54,14 @@ class TracingInterceptor(MethodInterceptor):
     def wrap(self, method: str, handler: Handler) -> Handler:
         """Put the behaviour's calls in spans."""
         around = self._stream if handler.response_streaming else self._unary
-        return rebuilt(handler, functools.partial(around, method.removeprefix("/")))
+        return rebuilt(handler, functools.partial(around, method))
 
     def _unary(self, method: str, behaviour: Behaviour) -> Behaviour:
+        name = name_for_counting(method, behaviour)
+
         @functools.wraps(behaviour)
         def traced(request: Any, context: grpc.ServicerContext, *rest: Any) -> Any:
-            with self._tracer.serving(method, _traceparent(context)) as end:
+            with self._tracer.serving(name, _traceparent(context)) as end:
                 try:
                     answer = behaviour(request, context, *rest)
                 except BaseException:
@@ -68,8 +76,10 @@ class TracingInterceptor(MethodInterceptor):
         if getattr(behaviour, "experimental_non_blocking", False):
             return self._unary(method, behaviour)  # answers through a callback, returns at once
 
+        name = name_for_counting(method, behaviour)
+
         def answers(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
-            with self._tracer.serving(method, _traceparent(context)) as end:
+            with self._tracer.serving(name, _traceparent(context)) as end:
                 try:
                     yield from behaviour(request, context)
                 except BaseException:

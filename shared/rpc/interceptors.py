@@ -115,6 +115,19 @@ def _implement_nothing(_request: Any, context: grpc.ServicerContext) -> Any:
     raise NotImplementedError
 
 
+_implement_nothing.implements_nothing = True  # type: ignore[attr-defined]  # wrappers copy it
+
+
+def name_for_counting(method: str, behaviour: Behaviour) -> str:
+    """The name of a served method as `package.Service/Method`; `unknown` for all others.
+
+    There is no end of names that clients may make up.
+    """
+    if getattr(behaviour, "implements_nothing", False):
+        return "unknown"
+    return method.removeprefix("/")
+
+
 _UNKNOWN: Handler = grpc.stream_unary_rpc_method_handler(_implement_nothing)
 """Reads no message: what it would be is not known."""
 

@@ -112,6 +112,11 @@ def test_a_refusal_is_an_error_of_who_calls_not_of_who_serves(its: Traced, wire:
     assert 5 == attributes(spans["SERVER"])["rpc.grpc.status_code"]
 
 
+def test_methods_that_nobody_serves_are_one_span_name(its: Traced, wire: Wire) -> None:
+    wire.failure("Nowhere")
+    assert "unknown" == its.spans()["SERVER"].name
+
+
 def test_a_stream_is_one_span_at_either_end(its: Traced, wire: Wire) -> None:
     tail = traced(wire.channel.unary_stream(f"/{PROBE}/Tail"), its.tracing)
     assert [b"1", b"2"] == list(tail(b"", timeout=5, metadata=()))

@@ -110,7 +110,7 @@ def test_calls_that_are_turned_away_are_counted_by_class(
     assert [b"passed"] * 2 == [call.result() for call in waiting]
 
 
-def test_what_nobody_serves_is_not_counted_so_labels_are_bounded(wire: Wire, notes: Notes) -> None:
+def test_methods_that_nobody_serves_are_one_so_labels_are_bounded(wire: Wire, notes: Notes) -> None:
     assert "UNIMPLEMENTED" == wire.failure("Nowhere").code().name
-    wire.call("Get")
-    eventually(lambda: notes.calls == [("Get", "OK")])
+    assert "UNIMPLEMENTED" == wire.failure("Get", service="made.up.Service").code().name
+    eventually(lambda: notes.calls == [("unknown", "UNIMPLEMENTED")] * 2)
