@@ -15,7 +15,7 @@ from contextlib import ExitStack
 import grpc
 
 from benchmarks.processes import echo_on, echo_server
-from benchmarks.remote import NEVER, Remote, remote_training
+from benchmarks.remote import NEVER, Remote, remote_trainings
 from benchmarks.rounds import Round, Spread, measure
 from benchmarks.targets import Target, exit_code, judged
 from ktrdr.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
@@ -26,8 +26,8 @@ CALLS, ROUNDS = 100, 60
 def measure_reads() -> Mapping[str, Spread]:
     """Measure all three, in turn."""
     with ExitStack() as stack:
-        off = stack.enter_context(remote_training(NEVER))
-        on = stack.enter_context(remote_training(NEVER, KTRDR_METRICS_PORT=0))
+        off = stack.enter_context(remote_trainings(NEVER))
+        on = stack.enter_context(remote_trainings(NEVER, KTRDR_METRICS_PORT=0))
         echo = echo_on(_channel(stack.enter_context(echo_server()), stack))
         answer = OperationsServiceStub(_channel(off.address, stack)).GetOperation(off.request)
         subjects = {
