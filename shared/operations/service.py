@@ -383,8 +383,11 @@ class OperationsService:
                 f"Operation {operation_id} is still being started; cancel again."
             )
         live = self._registry.find(operation_id)
-        if isinstance(live, LiveOperation) and live.want_cancel(reason, self._clock.now()):
-            self._cancel(live, reason, deadline)
+        if isinstance(live, LiveOperation):
+            if live.want_cancel(reason, self._clock.now()):
+                self._cancel(live, reason, deadline)
+            if live.ending is not None:  # perhaps another caller is storing it
+                self._settler.settle(live, wait=True)
         return self.get_operation(operation_id, deadline=deadline)
 
     def _cancel(self, live: LiveOperation, reason: str, deadline: float) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from shared.operations.model import OperationStatus
@@ -7,9 +9,12 @@ from shared.rpc.errors import (
     HostUnreachableError,
     OperationCancelledError,
 )
+from tests.support.eventually import eventually
 from tests.support.sources import FakeRemoteSource
 from tests.unit.operations.fakes import (
+    DAY,
     RESULT,
+    Background,
     Setup,
     in_threads,
     operation,
@@ -139,6 +144,44 @@ def test_an_owner_that_cannot_be_told_changes_nothing(setup: Setup) -> None:
     source.cancel_error = None
     assert S.CANCELLING is setup.service.cancel_operation("op", "again").operation.status
     assert "again" == source.cancels[0][0]
+
+
+class WantedLock:
+    """A lock that tells when somebody waits for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.wanted = threading.Event()
+
+    def acquire(self, *, blocking: bool = True) -> bool:
+        """Take it."""
+        if blocking and self._lock.locked():
+            self.wanted.set()
+        return self._lock.acquire(blocking=blocking)
+
+    def release(self) -> None:
+        """Give it back."""
+        self._lock.release()
+
+
+def test_cancelling_what_another_caller_is_storing_tells_how_it_ended(setup: Setup) -> None:
+    source = FakeRemoteSource(operation=operation(status=S.CANCELLED, end_time=DAY))
+    live, lock = setup.remote(source), WantedLock()
+    live.store_lock = lock  # type: ignore[assignment]  # it is one, as far as is needed
+    setup.store.finish_gate.clear()
+    reading = Background(lambda: setup.service.get_operation("op"))
+    assert setup.store.finishing.wait(10)
+
+    told: list[OperationStatus] = []
+    cancelling = Background(
+        lambda: told.append(setup.service.cancel_operation("op").operation.status)
+    )
+    eventually(lambda: lock.wanted.is_set() or not cancelling.running)
+    setup.store.finish_gate.set()
+    reading.result()
+    cancelling.result()
+
+    assert [S.CANCELLED] == told
 
 
 def test_an_owner_is_told_within_the_callers_time(setup: Setup) -> None:
