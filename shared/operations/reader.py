@@ -191,6 +191,8 @@ class Reader:
         if record is None:
             raise self.unknown(operation_id)
         metrics = self._store.metrics(operation_id, cursor, limit) if limit else ()
+        if limit and not metrics and cursor < record.operation.metrics_count:
+            raise self.unknown(operation_id)  # it was forgotten between the two
         return view_of_record(record.operation, metrics, self._me.instance_id)
 
     def _view(

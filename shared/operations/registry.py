@@ -13,7 +13,14 @@ from collections.abc import Callable
 
 from shared.clock import Clock
 from shared.operations.live import LiveOperation
-from shared.operations.model import Metric, OperationError, OperationRecord, OperationStatus, Owner
+from shared.operations.model import (
+    Metric,
+    Operation,
+    OperationError,
+    OperationRecord,
+    OperationStatus,
+    Owner,
+)
 from shared.operations.remote import RemoteOperationStub
 from shared.operations.remote_source import NEVER_STARTED, OPERATION_LOST, RemoteSource
 from shared.operations.store import OperationStore
@@ -123,7 +130,18 @@ class Registry:
             return self._leftover(record)
         taken = self._stand_in(record)
         with self._lock:
-            return self._live.setdefault(taken.operation_id, taken)
+            live = self._live.setdefault(taken.operation_id, taken)
+        return self._if_still_open(taken) if live is taken else live
+
+    def _if_still_open(self, taken: LiveOperation) -> LiveOperation | OperationRecord | None:
+        """What was just taken up, unless it had ended before that, unseen by whoever read it."""
+        again = self._store.get(taken.operation_id)
+        if again is not None and not again.operation.status.terminal:
+            return taken
+        with self._lock:
+            if self._live.get(taken.operation_id) is taken:  # else it has been started anew
+                del self._live[taken.operation_id]
+        return again
 
     def reconsider(self, live: LiveOperation) -> LiveOperation | OperationRecord | None:
         """What the store makes of an operation whose owner could not be asked.
@@ -171,19 +189,21 @@ class Registry:
     def _stand_in(self, record: OperationRecord) -> LiveOperation:
         known = record.known_time or record.operation.update_time
         age = max(0.0, (self._clock.now() - known).total_seconds())
-        metrics = self._kept_metrics(record.operation.operation_id)
+        metrics = self._kept_metrics(record.operation)
         live = LiveOperation(record, self._clock.monotonic() - age, metrics)
         live.source = self._source_of(record)
         logger.info("Took up operation %s, which is at %s", live.operation_id, record.owner.address)
         return live
 
-    def _kept_metrics(self, operation_id: str) -> list[Metric]:
+    def _kept_metrics(self, operation: Operation) -> list[Metric]:
+        """The metrics that go with a record; others may have been kept since it was read."""
         kept: list[Metric] = []
-        while True:
-            page = self._store.metrics(operation_id, len(kept), _PAGE)
+        while (left := operation.metrics_count - len(kept)) > 0:
+            page = self._store.metrics(operation.operation_id, len(kept), min(left, _PAGE))
             kept.extend(page)
-            if len(page) < _PAGE:
-                return kept
+            if not page:
+                break
+        return kept
 
     def _leftover(self, record: OperationRecord) -> LiveOperation | OperationRecord | None:
         """What an open record of ours means that is not in memory.

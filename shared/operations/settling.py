@@ -113,9 +113,13 @@ class Settler:
             live.note_stored(record.operation, first + len(metrics), self._clock.monotonic())
 
     def _publish(self, live: LiveOperation, record: OperationRecord) -> None:
-        """Make a stored ending visible; from then on it is read from the store."""
-        live.publish(record)
+        """Make a stored ending visible.
+
+        From then on it is read from the store: one who sees it and deletes it
+        must not find it here once more.
+        """
         self._registry.drop(live.operation_id)
+        live.publish(record)
 
     def _dated(self, live: LiveOperation, record: OperationRecord) -> OperationRecord:
         """Add when another process's state was so, for whoever takes it up later."""

@@ -291,7 +291,7 @@ def test_the_store_is_looked_at_once_a_second_while_the_owner_is_away() -> None:
     for _ in range(5):
         life.look()
 
-    assert 2 == life.store.gets, "once to take it up, once to look again"
+    assert 3 == life.store.gets, "to find it, to see that it is open still, to look again"
 
 
 def test_a_store_that_is_away_too_leaves_what_is_known() -> None:
@@ -383,3 +383,51 @@ def test_an_owner_is_an_instance_whatever_its_address() -> None:
 
     with pytest.raises(OperationNotFoundError):
         life.look()
+
+
+def test_a_record_that_has_been_overtaken_is_not_taken_up() -> None:
+    life = Life()
+    page = recorded(life.store, HOST, LOG, status=S.RUNNING)
+    ended = life.store.finish(record(status=S.COMPLETED, end_time=DAY, result=RESULT))
+
+    assert ended is life.service._registry.take_up(page)
+    life.store.delete("op")
+    assert life.service._registry.take_up(page) is None
+    assert [] == life.service._registry.all()
+
+
+def test_what_is_listed_while_it_ends_is_not_open_again() -> None:
+    life = Life()
+    recorded(life.store, HOST, status=S.RUNNING)
+    life.source.error = DOWN
+    page = life.store.page
+
+    def overtaken(*asked: object) -> object:
+        rows = page(*asked)  # type: ignore[arg-type]  # passed on
+        life.store.finish(record(status=S.COMPLETED, end_time=DAY, result=RESULT))
+        return rows
+
+    life.store.page = overtaken  # type: ignore[method-assign,assignment]  # a page, as before
+
+    (row,) = life.service.list_operations(OperationFilter(), None, 10).views
+
+    assert (S.COMPLETED, None) == (row.operation.status, row.freshness.refresh_error)
+
+
+def test_metrics_that_were_kept_after_the_record_was_read_are_left_for_later() -> None:
+    life = Life()
+    page = recorded(life.store, SIBLING, LOG, status=S.RUNNING)
+    life.store.save(
+        replace(page, operation=replace(page.operation, metrics_count=3)), [metric(3)], 2
+    )
+    life.service._registry.take_up(page)
+    life.source.error = DOWN
+
+    view = life.look()
+
+    assert (2, [1, 2]) == (view.operation.metrics_count, steps(view.metrics))
+    life.source.error = None
+    life.source.log = [*LOG, metric(3)]
+    life.source.operation = operation(status=S.RUNNING)
+    life.clock.advance(60)
+    assert [3] == steps(life.look(cursor=2).metrics)
