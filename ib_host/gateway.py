@@ -137,18 +137,23 @@ class Gateway:
             future.cancel()  # on the loop this cancels the request with IB as well
             raise
         try:
-            return future.result()
+            answer = future.result()
         except concurrent.futures.CancelledError:
             raise _stopping() from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
-    def _submit(self, work: Callable[[], Coroutine[Any, Any, T]]) -> concurrent.futures.Future[T]:
+    def _submit(
+        self, work: Callable[[], Coroutine[Any, Any, T]]
+    ) -> concurrent.futures.Future[T | Exception]:
         with self._lock:  # so that nothing is handed to a loop that has been told to stop
             if self._stopped:
                 raise _stopping()
             if self._loop is None:
                 self._start()
             assert self._loop is not None  # noqa: S101  # for the type checker
-            return asyncio.run_coroutine_threadsafe(work(), self._loop)
+            return asyncio.run_coroutine_threadsafe(_answered(work()), self._loop)
 
     def _start(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -215,6 +220,14 @@ class Gateway:
             self._connection = None
             self._connection = await _connect(self.address)
             return self._connection
+
+
+async def _answered(work: Coroutine[Any, Any, T]) -> T | Exception:
+    """What a call comes to, an error too: asyncio logs those that nobody waits for any more."""
+    try:
+        return await work
+    except Exception as error:  # noqa: BLE001  # raised by whoever waits
+        return error
 
 
 def _stopping() -> ProcessStoppingError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -176,6 +178,30 @@ def test_a_call_that_is_given_up_ends_at_once_and_is_cancelled(
 
     eventually(lambda: simulator.open_requests == 0)
     assert 5 == len(bars(gateway).rows)
+
+
+def test_an_answer_that_comes_as_its_call_is_given_up_leaves_no_trace(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    gateway, asked = make(), threading.Event()
+
+    async def refused_late() -> None:
+        asked.set()
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            raise IbError(162, "no data") from None
+
+    def give_up() -> None:
+        assert asked.wait(10)
+        raise OperationCancelledError("enough")
+
+    with pytest.raises(OperationCancelledError):
+        gateway._call(refused_late, give_up)
+    gateway.stop()
+    gc.collect()
+
+    assert [] == [record.message for record in caplog.records if record.name == "asyncio"]
 
 
 # --------------------------------------------------------------------- connections
