@@ -159,9 +159,11 @@ class LiveOperation:
     def raise_if_unstored(self) -> None:
         """Raise StoreUnavailableError if its end is decided and cannot be shown yet."""
         with self.lock:
-            if self.ending is None or self.store_error is None or self.status.terminal:
+            if self.ending is None or self.status.terminal:
                 return
-            message = self.store_error.message
+            message = f"How operation {self.operation_id} ended is being stored."
+            if self.store_error is not None:
+                message = self.store_error.message
         raise StoreUnavailableError(message, metadata={"operation_id": self.operation_id})
 
     @property

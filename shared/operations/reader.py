@@ -32,6 +32,8 @@ logger = logging.getLogger("ktrdr.operations")
 
 SLOW = 0.1
 """Seconds above which a query is logged."""
+_STORING = 1.0
+"""Seconds that a strict read waits for the end of an operation to be stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ class Reader:
         if max_staleness is not None:
             if error is not None:
                 raise _strict(error)
+            if self._has_ended(live, deadline):
+                view, _ = self._view(live, refreshed, staleness, metrics_cursor, metrics_limit)
             live.raise_if_unstored()
         return view
 
@@ -177,6 +181,13 @@ class Reader:
         refreshed = self._refresher.refresh(live, staleness, deadline)
         self._settler.settle_or_save(live)
         return refreshed
+
+    def _has_ended(self, live: LiveOperation, deadline: float) -> bool:
+        """Wait, not for long, for an end that another caller is storing; whether it can be told."""
+        if live.ending is None or live.store_error is not None:
+            return False
+        left = max(0.0, deadline - self._clock.monotonic())
+        return self._settler.settle(live, wait=True, within=min(_STORING, left))
 
     def unknown(self, operation_id: str) -> OperationNotFoundError:
         """The error that says who does not know the operation, for whoever stands in for it."""

@@ -44,13 +44,15 @@ class Settler:
         self._registry = registry
         self._clock = clock
 
-    def settle(self, live: LiveOperation, *, wait: bool) -> bool:
+    def settle(self, live: LiveOperation, *, wait: bool, within: float | None = None) -> bool:
         """Drain, store and publish; False if that is still to be done.
 
         If the store is away the operation stays open, for the next query to try
-        again. Without `wait`, another caller's attempt is left alone.
+        again. Another caller's attempt is left alone without `wait`, else waited
+        for, if need be no longer than `within` seconds.
         """
-        if not live.store_lock.acquire(blocking=wait):
+        patience = within if wait and within is not None else -1
+        if not live.store_lock.acquire(blocking=wait, timeout=patience):
             return False
         try:
             self._drain(live)

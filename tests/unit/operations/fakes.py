@@ -185,6 +185,31 @@ class FlakyStore(MemoryOperationStore):
         return super().finish(record, metrics, first)
 
 
+class WantedLock:
+    """The lock of an operation's writes, telling when somebody waits for it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.wanted = threading.Event()
+
+    @classmethod
+    def of(cls, live: LiveOperation) -> WantedLock:
+        """Take the place of an operation's lock."""
+        lock = cls()
+        live.store_lock = lock  # type: ignore[assignment]  # it is one, as far as is needed
+        return lock
+
+    def acquire(self, *, blocking: bool = True, timeout: float = -1) -> bool:
+        """Take it."""
+        if blocking and self._lock.locked():
+            self.wanted.set()
+        return self._lock.acquire(blocking, timeout)
+
+    def release(self) -> None:
+        """Give it back."""
+        self._lock.release()
+
+
 class LongLog(Sequence[Metric]):
     """Metrics of an operation, made while they are written; calls back in their midst."""
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import threading
-
 import pytest
 
 from shared.operations.model import OperationStatus
@@ -16,6 +14,7 @@ from tests.unit.operations.fakes import (
     RESULT,
     Background,
     Setup,
+    WantedLock,
     in_threads,
     operation,
 )
@@ -146,28 +145,9 @@ def test_an_owner_that_cannot_be_told_changes_nothing(setup: Setup) -> None:
     assert "again" == source.cancels[0][0]
 
 
-class WantedLock:
-    """A lock that tells when somebody waits for it."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.wanted = threading.Event()
-
-    def acquire(self, *, blocking: bool = True) -> bool:
-        """Take it."""
-        if blocking and self._lock.locked():
-            self.wanted.set()
-        return self._lock.acquire(blocking=blocking)
-
-    def release(self) -> None:
-        """Give it back."""
-        self._lock.release()
-
-
 def test_cancelling_what_another_caller_is_storing_tells_how_it_ended(setup: Setup) -> None:
     source = FakeRemoteSource(operation=operation(status=S.CANCELLED, end_time=DAY))
-    live, lock = setup.remote(source), WantedLock()
-    live.store_lock = lock  # type: ignore[assignment]  # it is one, as far as is needed
+    lock = WantedLock.of(setup.remote(source))
     setup.store.finish_gate.clear()
     reading = Background(lambda: setup.service.get_operation("op"))
     assert setup.store.finishing.wait(10)

@@ -12,11 +12,15 @@ from shared.rpc.errors import (
     OperationCancelledError,
     StoreUnavailableError,
 )
+from tests.support.eventually import eventually
+from tests.support.sources import FakeRemoteSource
 from tests.unit.operations.fakes import (
     RESULT,
     Background,
     Setup,
+    WantedLock,
     in_threads,
+    operation,
     steps,
 )
 
@@ -156,7 +160,7 @@ def test_nothing_terminal_is_seen_before_it_is_stored(setup: Setup) -> None:
     ending = Background(lambda: setup.service.complete_operation("op", RESULT))
     assert setup.store.finishing.wait(5)
 
-    view = setup.service.get_operation("op", max_staleness=0.0, metrics_limit=10)
+    view = setup.service.get_operation("op", metrics_limit=10)
     assert (S.RUNNING, [1]) == (view.operation.status, steps(view.metrics))
     setup.store.finish_gate.set()
     assert ending.result()
@@ -279,6 +283,38 @@ def test_a_strict_read_fails_while_an_end_cannot_be_stored_and_others_tell_the_a
         view.freshness.source,
         view.freshness.age,
     )
+
+
+def test_a_strict_read_waits_for_an_end_that_another_reader_is_storing(setup: Setup) -> None:
+    setup.remote(FakeRemoteSource(operation=operation(status=S.COMPLETED, result=RESULT)))
+    lock = WantedLock.of(setup.service._registry._live["op"])
+    setup.store.finish_gate.clear()
+    storing = Background(setup.status)
+    assert setup.store.finishing.wait(10)
+
+    told: list[OperationStatus] = []
+    strict = Background(
+        lambda: told.append(setup.service.get_operation("op", max_staleness=0.5).operation.status)
+    )
+    eventually(lambda: lock.wanted.is_set() or not strict.running)
+    setup.store.finish_gate.set()
+    strict.result()
+
+    assert [S.COMPLETED, S.COMPLETED] == [storing.result(), *told]
+
+
+def test_a_strict_read_fails_if_an_end_is_not_stored_in_time(setup: Setup) -> None:
+    setup.remote(FakeRemoteSource(operation=operation(status=S.COMPLETED, result=RESULT)))
+    setup.store.finish_gate.clear()
+    storing = Background(setup.status)
+    assert setup.store.finishing.wait(10)
+    soon = setup.clock.monotonic() + 0.01
+
+    with pytest.raises(StoreUnavailableError, match="is being stored"):
+        setup.service.get_operation("op", max_staleness=0.5, deadline=soon)
+    assert S.PENDING is setup.status(), "who sets no bound does not wait"
+    setup.store.finish_gate.set()
+    assert S.COMPLETED is storing.result()
 
 
 def test_the_last_drain_logs_its_cursor_step(
