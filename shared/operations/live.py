@@ -56,7 +56,10 @@ class LiveState:
 
     operation: Operation
     observed_at: float
-    """Monotonic instant its state is known for: of the last read, else of its creation."""
+    """Monotonic instant its state is known for: of the last read, else of its creation.
+
+    `inf` while it is being started: until then nobody knows more than its record.
+    """
     source: FreshnessSource
     path: tuple[Hop, ...]
     liveness: Liveness | None
@@ -179,13 +182,16 @@ class LiveOperation:
                 kind = self.source.kind
             return LiveState(
                 operation=self.record.operation,
-                observed_at=max(self.observed_at, self._recorded_at),
+                observed_at=self._known_at(),
                 source=kind,
                 path=self._path,
                 liveness=None if self.record.operation.status.terminal else self._liveness(),
                 metrics=tuple(self._metrics[cursor : cursor + limit]),
                 store_error=self.store_error,
             )
+
+    def _known_at(self) -> float:
+        return inf if self.source is None else max(self.observed_at, self._recorded_at)
 
     def _liveness(self) -> Liveness | None:
         """What the owner sees; None if it is another process that has not been heard yet."""

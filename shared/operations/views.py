@@ -35,7 +35,7 @@ def view_of_live(
     """Build the view of an operation that was live when it was read."""
     if state.operation.status.terminal:
         return view_of_record(state.operation, state.metrics, instance)
-    age = now - state.observed_at
+    age = max(0.0, now - state.observed_at)
     hop = Hop(instance, state.source, refreshed.cached, age)
     error = state.store_error
     if refreshed.error is not None:

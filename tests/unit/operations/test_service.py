@@ -327,6 +327,16 @@ def test_an_owners_end_that_cannot_be_stored_stays_open(setup: Setup) -> None:
     assert S.COMPLETED is setup.status()
 
 
+def test_of_what_is_being_started_nobody_knows_more_than_its_record(setup: Setup) -> None:
+    setup.unread()
+    setup.clock.advance(10)
+
+    view = setup.service.get_operation("op", max_staleness=0.5)
+
+    assert (S.PENDING, FreshnessSource.RECORD) == (view.operation.status, view.freshness.source)
+    assert [0.0, 0.0] == [view.freshness.age, view.freshness.path[0].age]
+
+
 def test_an_error_of_the_store_is_only_the_stores(setup: Setup) -> None:
     setup.store.away = True
     with pytest.raises(StoreUnavailableError):

@@ -36,6 +36,7 @@ def test_the_age_is_the_sum_and_the_path_goes_from_here_to_the_worker() -> None:
 
 def test_a_read_that_failed_is_said() -> None:
     live = LiveOperation(record(), 10.0)
+    live.source = FakeRemoteSource()
     error = HostUnreachableError("no answer")
 
     view = view_of_live(live.state(0, 0), Refreshed(cached=True, error=error), "me", 12.0)
