@@ -18,7 +18,7 @@ BREAKING_AGAINST ?= $(shell [ "$$(git rev-parse HEAD)" = "$$(git rev-parse --ver
 # make demo-hosts TLS=1: the demos over TLS, with tokens.
 SECURED := $(if $(TLS),--tls)
 
-.PHONY: help setup demo demo-hosts demo-data dev-certs test lint format protos protos-check diagrams reference bench lock clean
+.PHONY: help setup demo demo-hosts demo-data dev-certs test soak fuzz lint format protos protos-check diagrams reference bench lock clean
 
 help: ## Say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -47,6 +47,13 @@ dev-certs: setup ## Make throw-away certificates and tokens in .ktrdr-certs, to 
 
 test: setup ## Run the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term
+
+soak: setup ## Everything at once for minutes, with processes killed in between (SOAK_SECONDS, SOAK_SEED)
+	@$(BIN)/python -m tests.soak
+
+fuzz: setup ## Fuzz every method, strategies and CSV files for minutes (FUZZ_FACTOR times as long as make test does)
+	@FUZZ_FACTOR=$${FUZZ_FACTOR:-20} $(BIN)/python -m pytest -q tests/integration/test_fuzz.py tests/integration/test_fuzz_protocol.py \
+		tests/unit/training/test_strategy_fuzz.py tests/unit/marketdata/test_csv_fuzz.py
 
 lint: setup protos-check ## Check style, types and the contract
 	$(BIN)/ruff check .
