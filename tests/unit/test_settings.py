@@ -15,6 +15,7 @@ from shared.settings import (
     SettingsError,
     load_settings,
     require_ib,
+    require_otel,
     require_training,
     usable_folder,
 )
@@ -412,3 +413,12 @@ def test_what_holds_a_password_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> 
     settings = loaded(monkeypatch, {"KTRDR_STATE_URL": "postgresql://u:hush@h/d"})
 
     assert "hush" not in f"{settings!r} {settings} {settings.model_dump()}"
+
+
+def test_tracing_names_what_it_lacks_and_where_it_comes_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    require_otel("OTEL_TRACES_EXPORTER")
+    monkeypatch.setattr("shared.settings.find_spec", lambda _name: None)
+    with pytest.raises(SettingsError, match=r"needs opentelemetry-sdk, .*; install ktrdr\[otel\]"):
+        require_otel("OTEL_TRACES_EXPORTER")
