@@ -89,6 +89,7 @@ def stage() -> Iterator[Stage]:
                 KTRDR_BACKEND_ADDRESS="127.0.0.1:0",
                 KTRDR_TRAINING_MODE="host",
                 TRAINING_HOST_SERVICE_URL=f"{frozen},{healthy.address}",
+                KTRDR_READ_LIMIT=2 * CLIENTS,  # on a busy machine all 40 may be in it at once
             )
         )
         with grpc.insecure_channel(address) as channel:
