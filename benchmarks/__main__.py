@@ -22,6 +22,7 @@ NAMES = (
     "http",
     "ttl",
     "isolation",
+    "overload",
     "interference",
     "growth",
     "monitoring",

@@ -20,6 +20,7 @@ from shared.rpc.server import ServerLimits
 from shared.rpc.tokens import Scope
 from tests.support.certificates import READ, STRANGE, WRITE, bearer, served_with, tokens_file
 from tests.support.contract import METHODS
+from tests.support.eventually import eventually
 from tests.support.rpc import (
     PROBE,
     TIMEOUT,
@@ -213,12 +214,13 @@ def test_without_reflection_nobody_is(file: Path) -> None:
         call(wire, (), "Check", health.SERVICE_NAME)
 
 
-def test_who_is_refused_takes_no_place_and_learns_nothing_of_who_does(file: Path) -> None:
+def test_who_is_refused_learns_nothing_of_how_many_are_served(file: Path) -> None:
     gate, limits = Gate(), ServerLimits(read=1, wait=1, stream=1, start=1)
     services = [probe({"Do": gate}, classes={"Do": READ_CLASS})]
     with served(services, limits, served_with(tokens=file)) as wire:
         raw = wire.channel.unary_unary(f"/{PROBE}/Do")
         first = raw.future(b"", timeout=TIMEOUT, metadata=bearer(WRITE))
+        eventually(lambda: gate.waiting == 1)
         assert "UNAUTHENTICATED" == code_of(lambda: call(wire, ()))
         gate.opened.set()
         assert b"passed" == first.result()
