@@ -31,7 +31,7 @@ NAMES = (
     "epoch",
     "help",
 )
-PICTURE = "performance-ttl.svg"
+PICTURE = "performance-ttl.png"
 
 
 def main() -> int:
