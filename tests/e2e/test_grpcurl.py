@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
+from tests.support.programs import SMALL, Programs
 
-from tests.support.programs import ROOT, SMALL, Programs
-
-README = ROOT / "README.md"
 STANDARD = "google.longrunning.Operations"
 OPERATIONS = "ktrdr.operations.v1.OperationsService"
 TRAINING = "ktrdr.training.v1.TrainingService"
@@ -89,37 +82,3 @@ def test_an_unknown_operation_is_not_found_with_a_reason_for_programs(programs: 
 
     assert "NotFound" in answer.stderr
     assert "OPERATION_NOT_FOUND" in answer.stderr
-
-
-def test_the_readmes_examples_of_the_standard_run_as_written(programs: Programs) -> None:
-    shell = readme_block("sh").replace(".venv/bin/", f"{Path(sys.executable).parent}/")
-
-    typed = run(programs, "bash", "-ec", shell).replace(" ", "")
-    printed = run(programs, sys.executable, "-c", readme_block("python"))
-
-    assert '"done":true' in typed
-    for packed in ("ktrdr.operations.v1.Operation", "ktrdr.training.v1.TrainingResult"):
-        assert f'"@type":"type.googleapis.com/{packed}"' in typed
-    assert printed.startswith("small/")
-
-
-def readme_block(language: str) -> str:
-    """What the README shows of the standard in a language."""
-    blocks = re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
-    (found,) = (block for block in blocks if "op_training_try-1" in block)
-    return str(found)
-
-
-def run(programs: Programs, *command: str) -> str:
-    """Run what a document says, at the address of this backend; return what it prints."""
-    done = subprocess.run(
-        [part.replace("127.0.0.1:50051", programs.address) for part in command],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "KTRDR_BACKEND_ADDRESS": programs.address},
-        check=False,
-        timeout=90,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout

@@ -77,7 +77,7 @@ class RestlessClock(FakeClock):
 
     def monotonic(self) -> float:
         """Seconds, after a step."""
-        self.advance(self._random.randrange(8) * TICK)
+        self.advance(self._random.randrange(5) * TICK)
         return super().monotonic()
 
 

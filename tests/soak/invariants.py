@@ -181,7 +181,7 @@ def read_wrongly(log: ReadLog, recorded: Sequence[Entry], *, life: int) -> list[
     differing = [index for index, (read, kept) in enumerate(both) if read != kept]
     if differing:
         return [f"a reader's entries {differing[:5]} are not those recorded"]
-    if len(log.entries) > len(recorded) and log.life == life:
+    if len(log.entries) > len(recorded) and log.told_in == life:
         return [f"a reader has {len(log.entries)} metrics, the record {len(recorded)}"]
     return []
 
