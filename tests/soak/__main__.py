@@ -25,8 +25,10 @@ def main() -> int:
     home = Path(tempfile.mkdtemp(prefix="ktrdr-soak-"))
     print(f"Soaking for {seconds} s with seed {seed}; files are in {home}", flush=True)
     outcome = run_soak(seed, seconds, home)
-    print(report(outcome))
+    told = report(outcome)
+    print(told)
     if outcome.tally.findings:
+        (home / "report.txt").write_text(told, "utf-8")
         print(f"The logs are kept in {home}; SOAK_SEED={seed} draws the same schedule again.")
         return 1
     shutil.rmtree(home)

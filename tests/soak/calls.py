@@ -83,7 +83,8 @@ class Caller:
         self.tally.count("failed", method, failed.code.name, failed.reason)
         if failed.reason in SHED:
             self.tally.count("shed", method)
-        wrong = unexpected(failed.code.name, failed.reason, was_down=self.member.was_down(sent_at))
+        was_down = self.member.absences.any_since(sent_at, connected=not failed.never_connected)
+        wrong = unexpected(failed.code.name, failed.reason, was_down=was_down)
         self.tally.note(
             "a call fails only as documented",
             f"{method} at {self.member.name}",

@@ -7,21 +7,20 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
 
-from tests.soak.schedule import ALONE, FRONT, IB_HOST, TRAINERS, Break, Fault
+from tests.soak.absences import Absences
+from tests.soak.invariants import not_to_be_logged
+from tests.soak.schedule import ALONE, BACKENDS, FRONT, IB_HOST, TRAINERS, Break, Fault
 from tests.soak.tally import Tally
 from tests.support.processes import KtrdrProcess
 
 _STOPS_WITHIN = 60.0
 """Seconds that a process has for its orderly end."""
-_BACK_WITHIN = 10.0
-"""Seconds that clients may need to find a process that is back."""
 _PORTS = range(21_000, 31_000)
 """Below those that the system hands out, so that nobody takes one while its process is away."""
 
@@ -40,10 +39,9 @@ class Member:
         self._home = home / name
         self._settings = {f"KTRDR_{module.upper()}_ADDRESS": address, **settings}
         self._process: KtrdrProcess | None = None
-        self._lock = threading.Lock()  # guards the fields below
+        self.absences = Absences()
+        self._lock = threading.Lock()  # guards _life
         self._life = 0
-        self._down: list[list[float]] = []
-        """When it could not be reached: from, until."""
 
     @property
     def log(self) -> Path:
@@ -55,11 +53,6 @@ class Member:
         """Grows whenever it may have lost what it had told and not stored."""
         with self._lock:
             return self._life
-
-    def was_down(self, since: float) -> bool:
-        """Whether it could not be reached at any time since then."""
-        with self._lock:
-            return any(until + _BACK_WITHIN >= since for _, until in self._down)
 
     def start(self) -> None:
         """Run it; returns once it serves."""
@@ -108,18 +101,6 @@ class Member:
             self._process.end()
             self._process = None
 
-    @contextmanager
-    def down(self) -> Iterator[None]:
-        """Meanwhile calls to it may fail for want of a server."""
-        window = [monotonic(), float("inf")]
-        with self._lock:
-            self._down.append(window)
-        try:
-            yield
-        finally:
-            with self._lock:
-                window[1] = monotonic()
-
     def _running(self) -> KtrdrProcess:
         assert self._process is not None, f"{self.name} does not run"
         return self._process
@@ -165,15 +146,24 @@ class Fleet:
         member = self.members[fault.process]
         self.tally.note("nothing ends by itself", member.name, member.died())
         self.tally.count("fault", fault.fault.value, member.name)
-        if fault.fault is Fault.FREEZE:
-            member.freeze(enough, fault.seconds)
-            return
-        with member.down():
-            if fault.fault is Fault.KILL:
-                member.kill()
-            else:
-                self.tally.note("a process stops in order", member.name, member.stop())
-            member.start()
+        with member.absences.absent(keeps_connections=fault.fault is Fault.FREEZE):
+            match fault.fault:
+                case Fault.FREEZE:
+                    member.freeze(enough, fault.seconds)
+                case Fault.KILL:
+                    member.kill()
+                    member.start()
+                case Fault.STOP:
+                    self.tally.note("a process stops in order", member.name, member.stop())
+                    member.start()
+
+    def leave_backends(self) -> None:
+        """Stop all in order, and start the backends again: they have only their records."""
+        with ExitStack() as absent:
+            for member in self.members.values():
+                absent.enter_context(member.absences.absent(keeps_connections=False))
+            self.stop()
+            self.start(*BACKENDS)
 
     def stop(self) -> None:
         """Stop all in order, at once, and note who did not."""
@@ -190,11 +180,10 @@ class Fleet:
             member.close()
 
     def look_into_logs(self) -> None:
-        """Note what no log should have: stack traces and errors."""
+        """Note what no log should have."""
         for member in self.members.values():
             lines = member.log.read_text("utf-8", "replace").splitlines()
-            found = [line for line in lines if _is_defect(line)]
-            self.tally.note("no log has an error", member.name, found)
+            self.tally.note("no log has an error", member.name, not_to_be_logged(lines))
 
 
 def _free_addresses(count: int) -> list[str]:
@@ -207,8 +196,3 @@ def _free_addresses(count: int) -> list[str]:
         if len(found) == count:
             return found
     raise AssertionError("too few ports are free")
-
-
-def _is_defect(line: str) -> bool:
-    """Whether a line of a log tells of a defect: that a host is down is what was done to it."""
-    return "Traceback" in line or (" ERROR " in line and "does not answer" not in line)

@@ -5,7 +5,7 @@ None of them calls anybody; each sentence is for the report.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from tests.soak.looks import ORDER, Entry, Look, ReadLog
@@ -181,8 +181,8 @@ def read_wrongly(log: ReadLog, recorded: Sequence[Entry], *, life: int) -> list[
     differing = [index for index, (read, kept) in enumerate(both) if read != kept]
     if differing:
         return [f"a reader's entries {differing[:5]} are not those recorded"]
-    if len(log.entries) > len(recorded) and log.told_in == life:
-        return [f"a reader has {len(log.entries)} metrics, the record {len(recorded)}"]
+    if log.cursor > len(recorded) and log.life == life:
+        return [f"a reader has read up to {log.cursor}, the record up to {len(recorded)}"]
     return []
 
 
@@ -213,6 +213,15 @@ def told_wrongly(look: Look, recorded: Sequence[Entry], found: Sequence[AtHost])
     if len(recorded) < len(own.recorded):
         return [f"has {len(recorded)} metrics, at {own.host} there are {len(own.recorded)}"]
     return []
+
+
+def not_to_be_logged(lines: Iterable[str]) -> list[str]:
+    """The lines of a log that tell of a defect; that a host is away is told as an error too."""
+    return [
+        line
+        for line in lines
+        if "Traceback" in line or (" ERROR " in line and "does not answer" not in line)
+    ]
 
 
 # ------------------------------------------------------------------------------- footprint

@@ -97,8 +97,6 @@ class ReadLog:
     entries: list[Entry] = field(default_factory=list)
     life: int = 0
     """The life of the process that told the last page."""
-    told_in: int = 0
-    """The life of the process that told the last entry."""
 
     def take(
         self, page: Sequence[Entry], new_cursor: int, *, life: int, has_more: bool = False
@@ -119,8 +117,6 @@ class ReadLog:
         for index, entry in enumerate(page, start=self.cursor):
             wrong += self._put(index, entry)
         self.cursor, self.life = new_cursor, life
-        if page:
-            self.told_in = life
         return wrong
 
     def _put(self, index: int, entry: Entry) -> list[str]:

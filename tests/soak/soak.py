@@ -114,7 +114,6 @@ def _weigh(scene: Scene, fleet: Fleet, scales: Scales, pollers: Sequence[Poller]
         scene.tally.note("a process does not grow", name, grown)
     records = inspect(scene, hosts=True)
     weigh_readers(scene, records, [poller.logs for poller in pollers])
-    fleet.stop()
-    fleet.start(*BACKENDS)
+    fleet.leave_backends()
     compare(scene, records, inspect(scene, hosts=False))
     return records

@@ -14,6 +14,7 @@ from tests.soak.invariants import (
     contradicts_itself,
     ended_wrongly,
     grew,
+    not_to_be_logged,
     read_wrongly,
     recorded_wrongly,
     returned_early,
@@ -186,8 +187,12 @@ def test_a_reader_has_what_is_recorded_and_more_only_from_an_earlier_life() -> N
     log = ReadLog(2, entries(1, 2), life=0)
 
     assert [] == read_wrongly(log, entries(1, 2, 3), life=0)
-    assert ["a reader has 2 metrics, the record 1"] == read_wrongly(log, entries(1), life=0)
+    assert ["a reader has read up to 2, the record up to 1"] == read_wrongly(
+        log, entries(1), life=0
+    )
     assert [] == read_wrongly(log, entries(1), life=1)
+    log.take([], 1, life=1)
+    assert [] == read_wrongly(log, entries(1), life=1), "it was told of the fall"
     assert ["a reader's entries [1] are not those recorded"] == read_wrongly(
         log, entries(1, 3), life=1
     )
@@ -219,6 +224,13 @@ def test_nothing_runs_twice_and_nothing_ends_that_no_host_knows() -> None:
     assert ["ran on trainer-1 and trainer-2"] == told_wrongly(COMPLETED, entries(1), twice)
     assert [] == told_wrongly(never, [], [])
     assert ["is FAILED PROCESS_RESTARTED, and no host knows it"] == told_wrongly(CUT_OFF, [], [])
+
+
+def test_a_log_has_no_stack_trace_and_no_error_but_that_somebody_is_away() -> None:
+    away = "2026-01-01 00:00:00,000 ERROR   ktrdr.operations: host:50052 does not answer: Gone."
+    wrong = ["2026-01-01 00:00:00,000 ERROR   ktrdr.rpc: Incident a", "Traceback (most recent"]
+
+    assert wrong == not_to_be_logged([away, "2026-01-01 INFO    ktrdr.process: Stopped", *wrong])
 
 
 def test_a_process_may_grow_by_the_tolerance_and_no_more() -> None:
