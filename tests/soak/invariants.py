@@ -240,7 +240,7 @@ class Footprint:
     """Shared libraries that it has loaded."""
 
 
-GROWTH: Mapping[str, int] = {"memory": 48, "threads": 24, "files": 24}
+GROWTH: Mapping[str, int] = {"memory": 32, "threads": 16, "files": 16}
 """By how much a process may be larger at the end than it was when it had warmed up."""
 
 

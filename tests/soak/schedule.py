@@ -127,6 +127,11 @@ class Schedule:
         """Seconds after which no backend is started again, so that its size can be compared."""
         return self.seconds / 3
 
+    @property
+    def warm_for(self) -> float:
+        """Seconds in which a process reaches its size; what it grows by later is too much."""
+        return self.seconds / 3
+
     def of(self, *kinds: type[Action]) -> tuple[Event, ...]:
         """The events with actions of these kinds."""
         return tuple(event for event in self.events if isinstance(event.action, kinds))

@@ -75,9 +75,8 @@ def _go_through(
 ) -> None:
     """Carry out the schedule while clients watch, and wait until everything has ended."""
     conductor = Conductor(scene, fleet, schedule)
-    weighing = threading.Timer(
-        schedule.warm_at, scales.watch, (schedule.seconds - schedule.warm_at, scene.enough)
-    )
+    warm = schedule.warm_for, scene.enough
+    weighing = threading.Timer(schedule.warm_at, scales.watch, warm)
     weighing.start()
     try:
         with _clients(scene, pollers):
