@@ -90,11 +90,15 @@ def _check_page(answer: service_pb.GetOperationResponse, count: int, cursor: int
 
 
 def reading_from(answer: service_pb.GetOperationResponse, asked: str, cursor: int) -> SourceReading:
-    """Read the same answer as news of an operation: what is known of it here is not read again."""
+    """Read the same answer as news of an operation: what is known of it here is only checked."""
     message = answer.operation
     _require(message.operation_id == asked, "operation_id", "is another's")
     _check_page(answer, message.metrics_count, cursor)
     _require(message.HasField("freshness"), "freshness", "is missing")
+    _known("type", message.type, TYPE_FROM_PROTO)
+    _known("freshness.source", message.freshness.source, _SOURCE_FROM_PROTO)
+    _time("create_time", message.create_time)
+    _time("update_time", message.update_time)
     path = _path(message.freshness)
     liveness = _liveness(message.liveness) if message.HasField("liveness") else None
     return SourceReading(

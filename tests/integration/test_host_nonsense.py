@@ -104,6 +104,7 @@ def _more_than_counted(answer: pb.GetOperationResponse) -> None:
 SPOILT: dict[str, Spoil] = {
     "an unknown status": _put("status", 99),
     "no status": _forget("status"),
+    "an unknown type": _put("type", 99),
     "another operation's id": _put("operation_id", "host_training_other"),
     "no id": _forget("operation_id"),
     "a negative count of metrics": _put("metrics_count", -1),
@@ -115,12 +116,14 @@ SPOILT: dict[str, Spoil] = {
     "an age beyond any time": lambda answer: setattr(
         answer.operation.freshness.age, "seconds", 2**62
     ),
+    "an unknown source": lambda answer: setattr(answer.operation.freshness, "source", 99),
     "an impossible percentage": lambda answer: setattr(
         answer.operation.progress, "percentage", 300.0
     ),
     "no number for a percentage": lambda answer: setattr(
         answer.operation.progress, "percentage", float("nan")
     ),
+    "a time that is none": lambda answer: setattr(answer.operation.create_time, "seconds", 2**62),
     "an end without a result": _end_without_result,
     "a failure without an end time": _fail_without_end_time,
     "a result while it runs": _end_while_running,
@@ -135,25 +138,6 @@ def test_an_answer_that_cannot_be_true_changes_nothing(pair: Hosted, nonsense: s
         _refuses_nonsense(pair, operation_id, "MALFORMED_ANSWER")
     work.report_epochs(1, first=3)
     assert [1, 2, 3, 4] == pair.epochs(operation_id)
-
-
-NOT_TAKEN = {
-    "an unknown type": _put("type", 99),
-    "an unknown source": lambda answer: setattr(answer.operation.freshness, "source", 99),
-    "a time that is none": lambda answer: setattr(answer.operation.create_time, "seconds", 2**62),
-}
-"""Nonsense in what a backend knows itself, and does not read again."""
-
-
-@pytest.mark.parametrize("nonsense", NOT_TAKEN)
-def test_what_is_known_here_is_not_taken_from_an_answer(pair: Hosted, nonsense: str) -> None:
-    operation_id, work = pair.training(3)
-    known = pair.look(operation_id).operation
-    work.report_epochs(1, first=3)
-    with _spoiling(pair, NOT_TAKEN[nonsense]):
-        told = pair.look(operation_id).operation
-
-    assert (known.type, known.create_time, 4) == (told.type, told.create_time, told.metrics_count)
 
 
 def test_an_end_whose_metrics_are_withheld_is_not_believed(pair: Hosted) -> None:
