@@ -77,6 +77,7 @@ class RestlessClock(FakeClock):
 
     def monotonic(self) -> float:
         """Seconds, after a step."""
+        # Slow queries are timed as well, so a listing looks more often than answers are old.
         self.advance(self._random.randrange(5) * TICK)
         return super().monotonic()
 
