@@ -50,6 +50,8 @@ WELL = (2104, 2106, 2158)
 
 _LAST_BYTES = 1.0
 """Seconds a client gets to take what was sent before the connection ended."""
+_UNHEARD = 65_536
+"""Bytes taken at once of what a client sends after its conversation is over."""
 
 
 class _HangUpError(Exception):
@@ -291,10 +293,25 @@ class Session:
             self._desk.pacing.close((self, number))
         if self._client_id is not None:
             del self._desk.clients[self._client_id]
-        self._writer.close()
         try:
-            await asyncio.wait_for(self._writer.wait_closed(), _LAST_BYTES)
+            async with asyncio.timeout(_LAST_BYTES):
+                try:
+                    await self._hear_out()
+                finally:
+                    self._writer.close()
+                await self._writer.wait_closed()
         except TimeoutError:
             self._writer.transport.abort()
         except ConnectionError:
             logger.debug("Client %s left without listening to the end", self._client_id)
+
+    async def _hear_out(self) -> None:
+        """Send no more, and take what the client still sends until it closes.
+
+        A socket closed with something unread resets its connection, and the client
+        would lose what it was told last.
+        """
+        if self._writer.can_write_eof():
+            self._writer.write_eof()
+        while await self._reader.read(_UNHEARD):
+            pass

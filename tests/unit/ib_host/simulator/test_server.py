@@ -23,6 +23,7 @@ from ib_host.simulator.faults import (
     Notice,
 )
 from ib_host.simulator.pacing import PacingRules
+from ib_host.simulator.protocol import frame
 from ib_host.simulator.server import TwsSimulator
 from ib_host.simulator.source import FrameHistory
 from shared.rpc.server import AddressError
@@ -410,6 +411,16 @@ def test_a_flood_of_messages_ends_the_connection(simulator: TwsSimulator, connec
     client = connect(simulator)
     for _ in range(101):
         client.send(49, 1)
+
+    assert b"Max rate of messages per second has been exceeded:max=50" in client.read_to_end()
+
+
+def test_a_client_that_keeps_sending_still_reads_why_its_connection_ends(
+    simulator: TwsSimulator, connect: Connect
+) -> None:
+    client = connect(simulator)
+
+    client.write(frame((49, 1)) * 200_000)
 
     assert b"Max rate of messages per second has been exceeded:max=50" in client.read_to_end()
 
