@@ -88,6 +88,7 @@ def server_limits(settings: ProcessSettings) -> ServerLimits:
         early=settings.wait_queue,
         stream=settings.stream_limit,
         start=settings.start_limit,
+        backlog=settings.backlog_limit or settings.read_limit,
         calls=settings.call_limit,
         connections=settings.connection_limit,
         connection_calls=settings.connection_call_limit,

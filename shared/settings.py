@@ -153,11 +153,14 @@ class ProcessSettings(BaseSettings):
     start_limit: int = Field(default=4, ge=1, le=1000)
     """Calls that start operations at once."""
 
+    backlog_limit: int | None = Field(default=None, ge=1, le=100_000)
+    """Calls that may wait to be taken in before others are shed; unset: as many as read_limit."""
+
     watch_limit: int = Field(default=1000, ge=1, le=100_000)
     """Clients that watch health at once."""
 
     call_limit: int = Field(default=5000, ge=100, le=1_000_000)
-    """Calls of all kinds at once, those about to be shed included; gRPC refuses more by itself."""
+    """Calls of all kinds at once, whether served or waiting; gRPC refuses more by itself."""
 
     connection_limit: int = Field(default=2000, ge=10, le=1_000_000)
     """Connections at once; more are closed as they come."""

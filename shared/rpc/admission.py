@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 
-from shared.rpc.call_pool import CallPool, refused_by
+from shared.rpc.call_pool import CallPool, refusal
 from shared.rpc.client_waits import ClientWaits
 from shared.rpc.interceptors import Behaviour, Handler, MethodInterceptor, rebuilt
 
@@ -60,9 +60,9 @@ class AdmissionInterceptor(MethodInterceptor):
 def _admitted(pool: CallPool, behaviour: Behaviour) -> Behaviour:
     @functools.wraps(behaviour)
     def admitted(request: Any, context: grpc.ServicerContext, *rest: Any) -> Any:
-        full = refused_by()
-        if full is not None:
-            raise full.refusal()
+        refused = refusal()
+        if refused is not None:
+            raise refused
         return behaviour(request, context, *rest)
 
     admitted.experimental_thread_pool = pool  # type: ignore[attr-defined]  # read by gRPC

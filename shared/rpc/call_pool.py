@@ -1,9 +1,9 @@
 """The threads of one class of calls, and how many calls it takes.
 
 gRPC hands every call to the pool of its method, on the one thread that takes
-calls in. There it is decided whether there is a place, before a thread is
-spent on it. Calls for which there is none go to another pool, which only tells
-them so: those turned away never stand in the way of those that are served.
+calls in. There it is decided whether there is a place, and a call for which
+there is none is told so at once: no other thread is spent on it, and none is
+turned away faster than that.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
+from shared.rpc.backlog import Backlog
 from shared.rpc.client_waits import ClientWaits
 from shared.rpc.errors import ResourceExhaustedError
 from shared.rpc.return_times import ReturnTimes
@@ -22,11 +23,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _here = threading.local()
-"""`_here.refused_by` is the pool that had no place for the call on this thread."""
+"""`_here.refusal` makes the error for the call on this thread, if it is to be refused."""
 
 
 class CallPool(ThreadPoolExecutor):
-    """Serves the calls of a class; `refusals` tells those beyond `places` to come back.
+    """Serves the calls of a class; tells those beyond `places` to come back.
 
     Most classes have a thread for each place. Where places are more than
     threads, a call may wait for one that is answered at once.
@@ -38,15 +39,21 @@ class CallPool(ThreadPoolExecutor):
         threads: int,
         places: int,
         patience: float,
-        refusals: ThreadPoolExecutor,
+        backlog: Backlog,
+        *,
+        sheds_backlog: bool = True,
     ) -> None:
-        """`patience` is how many seconds a call may wait for its client while others want in."""
+        """`patience` is how many seconds a call may wait for its client while others want in.
+
+        `sheds_backlog` is whether calls are turned away while too many wait to be taken in.
+        """
         super().__init__(threads, thread_name_prefix=f"rpc_{class_}")
         self.class_ = class_
         self.waits = ClientWaits(patience)
         self._threads_at_most = threads
         self._places = places
-        self._refusals = refusals
+        self._backlog = backlog
+        self._sheds_backlog = sheds_backlog
         self._returns = ReturnTimes()
         self._lock = threading.Lock()  # guards _taken
         self._taken = 0
@@ -54,11 +61,14 @@ class CallPool(ThreadPoolExecutor):
         """Those that also make room when a call comes here: none may come there."""
 
     def submit(self, serve: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Serve a call, or have it refused."""
+        """Serve a call, or refuse it."""
+        is_late = self._backlog.take_in(self.class_)
+        if is_late and self._sheds_backlog:
+            return self._refuse(self._late, serve, *args, **kwargs)
         for pool in self.neighbours:
             pool.make_room()
         if not self._enter():
-            return self._refusals.submit(self._refuse, serve, *args, **kwargs)
+            return self._refuse(self._full, serve, *args, **kwargs)
         try:
             future = super().submit(self._serve, monotonic(), serve, *args, **kwargs)
         except RuntimeError:  # the pool has been shut down
@@ -67,13 +77,25 @@ class CallPool(ThreadPoolExecutor):
         future.add_done_callback(self._leave)
         return future
 
-    def refusal(self) -> ResourceExhaustedError:
+    def _full(self) -> ResourceExhaustedError:
         """The error of one more call that finds no place."""
+        return self._too_many(
+            f"Too many {self.class_} calls at once (limit {self._places})", self._places
+        )
+
+    def _late(self) -> ResourceExhaustedError:
+        """The error of a call behind which too many wait to be taken in."""
+        limit = self._backlog.limit
+        return self._too_many(
+            f"Calls come faster than they are taken in (more than {limit} wait)", limit
+        )
+
+    def _too_many(self, what: str, limit: int) -> ResourceExhaustedError:
         return ResourceExhaustedError(
-            f"Too many {self.class_} calls at once (limit {self._places}); come back in a moment.",
+            f"{what}; come back in a moment.",
             retry_after=self._returns.take(),
             reason="TOO_MANY_CALLS",
-            metadata={"class": self.class_, "limit": str(self._places)},
+            metadata={"class": self.class_, "limit": str(limit)},
         )
 
     def make_room(self) -> int:
@@ -104,15 +126,25 @@ class CallPool(ThreadPoolExecutor):
         self.waits.note_arrival(arrived)
         return serve(*args, **kwargs)
 
-    def _refuse(self, serve: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        _here.refused_by = self
+    @staticmethod
+    def _refuse(
+        refusal: Callable[[], ResourceExhaustedError],
+        serve: Callable[P, T],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Future[T]:
+        """Have the call refused on this thread; what is refused waits for nothing."""
+        _here.refusal = refusal
+        refused: Future[T] = Future()
         try:
-            return serve(*args, **kwargs)
+            refused.set_result(serve(*args, **kwargs))
         finally:
-            _here.refused_by = None
+            _here.refusal = None
+        return refused
 
 
-def refused_by() -> CallPool | None:
-    """The pool that had no place for the call on this thread; None if it is to be served."""
-    pool: CallPool | None = getattr(_here, "refused_by", None)
-    return pool
+def refusal() -> ResourceExhaustedError | None:
+    """The error for the call on this thread; None if it is to be served."""
+    make: Callable[[], ResourceExhaustedError] | None = getattr(_here, "refusal", None)
+    return make() if make is not None else None

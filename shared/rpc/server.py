@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from shared.rpc import health
 from shared.rpc.admission import HEALTH, READ, START, STREAM, WAIT, AdmissionInterceptor
 from shared.rpc.authorization import AuthorizationInterceptor
+from shared.rpc.backlog import Backlog, BacklogInterceptor, ServerCalls
 from shared.rpc.call_pool import CallPool
 from shared.rpc.channel import KEEPALIVE_MS
 from shared.rpc.client_waits import ClientWaitInterceptor
@@ -25,6 +25,8 @@ from shared.rpc.symbols import MethodAwarePool
 from shared.rpc.via import ViaInterceptor
 
 SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.enable_channelz", 1),  # counts calls, also those that have not been taken in
+    ("grpc.max_channel_trace_event_memory_per_node", 0),  # what nobody reads makes counts slow
     ("grpc.so_reuseport", 0),  # a second server on the same port must fail, not share it
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -38,8 +40,6 @@ _HEALTH = 16
 _HEALTH_PATIENCE = 0.5
 _EARLY = 4
 """Threads that answer those who find no place to wait."""
-_REFUSERS = 2
-"""Threads that do nothing but turn calls away."""
 _FENCE = 4 * 1024 * 1024
 """Bytes of a request that gRPC reads before it refuses it by itself, without details; at least."""
 _BASE_CLASSES = {
@@ -78,8 +78,10 @@ class ServerLimits:
     """Calls that find no place to wait and are answered early, in turn."""
     stream: int = 4
     start: int = 4
+    backlog: int = 24
+    """Calls that may wait to be taken in before others are turned away."""
     calls: int = 5000
-    """Of all classes, with those about to be turned away; beyond it gRPC refuses."""
+    """Of all classes; beyond it gRPC refuses."""
     connections: int = 2000
     connection_calls: int = 1000
     """Calls on one connection; its client holds further ones back."""
@@ -102,8 +104,8 @@ class ServerLimits:
 
     @property
     def threads(self) -> int:
-        """Those of all classes, and those that turn calls away."""
-        return sum(threads for threads, _ in self.classes.values()) + _REFUSERS
+        """Those of all classes."""
+        return sum(threads for threads, _ in self.classes.values())
 
     @property
     def options(self) -> tuple[tuple[str, int], ...]:
@@ -137,37 +139,31 @@ class RpcServer:
         self._credentials = security.credentials
         self.connections = limits.connections
         """The most there are at once."""
-        refusals = ThreadPoolExecutor(_REFUSERS, thread_name_prefix="rpc_refusals")
-        pools = [
-            CallPool(class_, threads, places, _patience(class_, limits), refusals)
-            for class_, (threads, places) in limits.classes.items()
-        ]
-        for pool in pools:
-            pool.neighbours = [other for other in pools if other is not pool]
-        self._pools = [*pools, refusals]
-        classes = dict(_BASE_CLASSES)
-        for service in services:
-            classes |= {f"/{service.name}/{name}": c for name, c in service.classes.items()}
-        admission = AdmissionInterceptor(classes, pools)
+        self._calls = ServerCalls()
+        backlog = Backlog(limits.backlog, self._calls.under_way)
+        self._pools = _pools(limits, backlog)
+        admission = AdmissionInterceptor(_classes(services), self._pools)
         # Without tokens nothing is looked at, and a call costs nothing more.
         reads = [f"/{service.name}/{name}" for service in services for name in service.reads]
         who: list[MethodInterceptor] = (
             [AuthorizationInterceptor(security.tokens, reads)] if security.tokens else []
         )
-        self._server = grpc.server(
-            pools[0],  # every method names its own
-            interceptors=[
-                Chain(
-                    *around,
-                    ErrorInterceptor(limits.request_bytes),
-                    *who,  # a call that may not pass does not learn how many do
-                    admission,
-                    ViaInterceptor(instance),
-                    ClientWaitInterceptor(admission.waits_of),
-                )
-            ],
-            options=SERVER_OPTIONS + limits.options,
-            maximum_concurrent_rpcs=limits.calls,
+        chain = Chain(
+            BacklogInterceptor(backlog),
+            *around,
+            ErrorInterceptor(limits.request_bytes),
+            *who,  # a call that may not pass does not learn how many do
+            admission,
+            ViaInterceptor(instance),
+            ClientWaitInterceptor(admission.waits_of),
+        )
+        self._server = self._calls.count(
+            lambda: grpc.server(
+                self._pools[0],  # every method names its own
+                interceptors=[chain],
+                options=SERVER_OPTIONS + limits.options,
+                maximum_concurrent_rpcs=limits.calls,
+            )
         )
         self._health = health.HealthServicer(
             [service.name for service in services], limits.watchers
@@ -225,6 +221,32 @@ class RpcServer:
     def _join_pools(self) -> None:
         for pool in self._pools:
             pool.shutdown(cancel_futures=True)
+
+
+def _pools(limits: ServerLimits, backlog: Backlog) -> list[CallPool]:
+    """One for each class of calls."""
+    pools = [
+        CallPool(
+            class_,
+            threads,
+            places,
+            _patience(class_, limits),
+            backlog,
+            sheds_backlog=class_ not in {HEALTH, WAIT},  # a wait is answered early instead
+        )
+        for class_, (threads, places) in limits.classes.items()
+    ]
+    for pool in pools:
+        pool.neighbours = [other for other in pools if other is not pool]
+    return pools
+
+
+def _classes(services: Sequence[ServedService]) -> Mapping[str, str]:
+    """The class of each method, or of all methods of a service."""
+    classes = dict(_BASE_CLASSES)
+    for service in services:
+        classes |= {f"/{service.name}/{name}": c for name, c in service.classes.items()}
+    return classes
 
 
 def _patience(class_: str, limits: ServerLimits) -> float:

@@ -29,6 +29,7 @@ from shared.training.preprocessing import Preprocessed, Preprocessor
 from shared.training.request import TrainingRequest, check_request
 from shared.training.result import SplitMetrics, TrainingResult
 from shared.training.strategy import Strategy
+from shared.training.torch_loading import load_torch
 
 if TYPE_CHECKING:
     from shared.training.network import Mlp
@@ -116,6 +117,7 @@ class TrainingOrchestrator:
         return dataset
 
     def _train(self, dataset: Dataset) -> _Trained:
+        load_torch()
         import torch
 
         from shared.training.network import Mlp

@@ -10,7 +10,6 @@ import grpc
 import pytest
 from grpc import StatusCode
 
-from shared.rpc.call_pool import CallPool
 from tests.integration.refusals import refusal_of
 from tests.integration.running import RunningBackend
 from tests.support.documented_codes import documented_codes
@@ -122,9 +121,5 @@ def test_clients_that_break_the_protocol_are_left_to_themselves(running: Running
     for method in (CHECK, GET):
         code, domain = outcome(running, method, ())
         assert (code, domain) in {(StatusCode.OK, "ktrdr"), (StatusCode.NOT_FOUND, "ktrdr")}
-    eventually(lambda: not any(pool._taken for pool in _pools(running)))
+    eventually(lambda: not any(pool._taken for pool in running.backend.server._pools))
     assert active_count() <= before + 10
-
-
-def _pools(running: RunningBackend) -> list[CallPool]:
-    return [pool for pool in running.backend.server._pools if isinstance(pool, CallPool)]

@@ -82,6 +82,7 @@ def test_a_training_goes_on_under_a_flood_of_reads(tmp_path: Path) -> None:
             eventually(lambda: flood.ended["OK"] > 50 and flood.ended["shed"] > 50)
             assert SERVING == running.health()
         assert {"OK", "shed"} == set(flood.ended)
+        eventually(lambda: "OK" == _read(running, operation_id))
         running.cancel(operation_id)
 
 

@@ -103,13 +103,19 @@ class Gate:
 
     def __init__(self) -> None:
         self.opened = threading.Event()
-        self._lock = threading.Lock()  # guards waiting
-        self.waiting = 0
+        self._lock = threading.Lock()  # guards calls
+        self.calls: list[grpc.ServicerContext] = []
+
+    @property
+    def waiting(self) -> int:
+        """How many have come."""
+        with self._lock:
+            return len(self.calls)
 
     def __call__(self, request: Any, context: grpc.ServicerContext) -> bytes:
         """Wait; answer `passed`."""
         with self._lock:
-            self.waiting += 1
+            self.calls.append(context)
         assert self.opened.wait(TIMEOUT)
         return b"passed"
 

@@ -92,6 +92,7 @@ def test_a_client_that_left_is_told_from_one_whose_time_was_up(
     leaving.cancel()
     hurried = wire.channel.unary_unary(f"/{PROBE}/Wait").future(b"", timeout=0.3)
     assert "DEADLINE_EXCEEDED" == hurried.exception().code().name
+    eventually(lambda: [False, False] == [call.is_active() for call in gate.calls])
     gate.opened.set()
     eventually(
         lambda: sorted(notes.calls) == [("Wait", "CANCELLED"), ("Wait", "DEADLINE_EXCEEDED")]

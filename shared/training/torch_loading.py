@@ -1,0 +1,23 @@
+"""Loading torch, which is large, when the first training needs it."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+
+_loading = threading.Lock()
+"""Held while torch is imported, so that what it leaves is kept aside once."""
+
+
+def load_torch() -> None:
+    """Import torch, unless that has been done, and keep it out of garbage collections.
+
+    It leaves some hundred thousand objects. Each time all of them are looked through,
+    every thread stands still for 0.2 s, those that serve calls included.
+    """
+    with _loading:
+        if "torch" not in sys.modules:
+            import torch  # noqa: F401
+
+            gc.freeze()

@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import pytest
+from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2
+
+from shared.rpc import health
+from shared.rpc.backlog import Backlog, ServerCalls
+from shared.rpc.interceptors import Handler, MethodInterceptor
+from shared.rpc.server import ServerLimits
+from tests.support.clock import FakeClock
+from tests.support.eventually import eventually
+from tests.support.raw_http2 import RawConnection, message
+from tests.support.rpc import PROBE, TIMEOUT, Wire, probe, required, served, status_in
+
+LIMITS = ServerLimits(read=100, backlog=5)
+LONG = 60
+"""Calls that are more than may wait, and fewer than there are places."""
+
+
+def answer(request: Any, context: grpc.ServicerContext) -> bytes:
+    return b"answer"
+
+
+class Counts:
+    """Stands in for gRPC's."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls, self.looks = calls, 0
+
+    def __call__(self) -> int:
+        self.looks += 1
+        return self.calls
+
+
+class Slow(MethodInterceptor):
+    """Keeps the thread that takes calls in, from the first call of `Slow` until told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.go_on = threading.Event(), threading.Event()
+
+    def wrap(self, method: str, handler: Handler) -> Handler:
+        if method.endswith("/Slow"):
+            self.entered.set()
+            assert self.go_on.wait(TIMEOUT)
+        return handler
+
+
+def has_time_to_return(failure: grpc.RpcError) -> bool:
+    retry = required(status_in(failure), error_details_pb2.RetryInfo).retry_delay
+    return bool(retry.ToMilliseconds() > 0)
+
+
+@pytest.fixture
+def slow() -> Slow:
+    return Slow()
+
+
+@pytest.fixture
+def wire(slow: Slow) -> Iterator[Wire]:
+    with served([probe({"Read": answer, "Slow": answer})], LIMITS, around=[slow]) as wire:
+        yield wire
+
+
+def test_calls_that_waited_to_be_taken_in_are_turned_away_until_few_wait(
+    wire: Wire, slow: Slow
+) -> None:
+    late = wire.begin("Slow")
+    assert slow.entered.wait(TIMEOUT)
+    waited = [wire.begin("Read") for _ in range(LONG)]
+    checks = [wire.begin("Check", service=health.SERVICE_NAME) for _ in range(3)]
+    slow.go_on.set()
+
+    failures: list[Any] = [failure for call in waited if (failure := call.exception()) is not None]
+    assert late.result() == b"answer"
+    assert [None] * 3 == [check.exception() for check in checks]
+    assert 0 < len(failures) < LONG
+    assert {grpc.StatusCode.RESOURCE_EXHAUSTED} == {failure.code() for failure in failures}
+    assert all(has_time_to_return(failure) for failure in failures)
+    eventually(lambda: wire.begin("Read").exception() is None)
+
+
+def test_calls_under_way_are_no_backlog(wire: Wire) -> None:
+    watch = wire.channel.unary_stream(
+        f"/{health.SERVICE_NAME}/Watch",
+        response_deserializer=health_pb2.HealthCheckResponse.FromString,
+    )
+    watchers = [watch(b"", timeout=TIMEOUT) for _ in range(LONG)]
+    for watcher in watchers:
+        next(watcher)
+    assert [b"answer"] * LONG == [wire.call("Read") for _ in range(LONG)]
+    for watcher in watchers:
+        watcher.cancel()
+    assert [b"answer"] * LONG == [wire.call("Read") for _ in range(LONG)]
+
+
+def test_answers_that_nobody_reads_are_no_backlog() -> None:
+    answered = threading.Semaphore(0)
+
+    def noted(request: Any, context: grpc.ServicerContext) -> bytes:
+        answered.release()
+        return b"answer"
+
+    with (
+        served([probe({"Read": answer, "Noted": noted})], LIMITS) as wire,
+        RawConnection(wire.address, window=0) as raw,
+    ):
+        for _ in range(LONG):
+            raw.send(raw.begin(f"/{PROBE}/Noted"), message(b"x"), last=True)
+            assert answered.acquire(timeout=TIMEOUT)
+        assert [b"answer"] * LONG == [wire.call("Read") for _ in range(LONG)]
+
+
+def test_calls_that_were_refused_or_left_are_no_backlog() -> None:
+    entered, go_on = threading.Semaphore(0), threading.Event()
+
+    def held(request: Any, context: grpc.ServicerContext) -> bytes:
+        entered.release()
+        assert go_on.wait(TIMEOUT)
+        return b"answer"
+
+    limits = replace(LIMITS, read=LIMITS.backlog)
+    with served([probe({"Read": answer, "Held": held})], limits) as wire:
+        inside = [wire.begin("Held") for _ in range(limits.read)]
+        for _ in inside:
+            assert entered.acquire(timeout=TIMEOUT)
+        refused = [wire.failure("Read").code() for _ in range(LONG)]
+        for call in inside:
+            call.cancel()
+        go_on.set()
+        eventually(lambda: wire.begin("Read").exception() is None)
+        assert [b"answer"] * LONG == [wire.call("Read") for _ in range(LONG)]
+    assert {grpc.StatusCode.RESOURCE_EXHAUSTED} == set(refused)
+
+
+LOOKS = 0.02
+"""Seconds after which gRPC's counts are looked at again."""
+
+
+def taken_in(backlog: Backlog, clock: FakeClock, *classes: str) -> list[bool]:
+    """Take in calls at one time after a look's; whether each is late."""
+    clock.advance(LOOKS)
+    return [backlog.take_in(class_) for class_ in classes]
+
+
+def test_calls_are_late_once_too_many_have_waited_at_two_looks() -> None:
+    clock = FakeClock()
+    backlog = Backlog(5, Counts(100), clock)
+    assert [False] * 20 == taken_in(backlog, clock, *["read"] * 20)
+    assert [True] * 20 == taken_in(backlog, clock, *["read"] * 20)
+
+
+def test_grpc_is_asked_for_its_counts_at_most_two_hundred_times_a_second() -> None:
+    clock, counts = FakeClock(), Counts(10_000)
+    backlog = Backlog(5, counts, clock)
+    for _ in range(1000):
+        backlog.take_in("read")
+        clock.advance(0.001)
+    assert 100 < counts.looks <= 200
+
+
+def test_few_calls_are_taken_in_without_a_look() -> None:
+    counts = Counts(100)
+    backlog = Backlog(5, counts, FakeClock())
+    assert [False] * 4 == [backlog.take_in("read") for _ in range(4)]
+    assert 0 == counts.looks
+
+
+def test_a_class_that_is_taken_in_less_often_than_another_is_not_late() -> None:
+    clock = FakeClock()
+    backlog = Backlog(5, Counts(100), clock)
+    mixed = ["wait", "read", "wait", "wait"] * 5
+    taken_in(backlog, clock, *mixed)
+    assert ["wait", "wait", "wait"] * 5 == [
+        class_ for class_, late in zip(mixed, taken_in(backlog, clock, *mixed), strict=True) if late
+    ]
+
+
+def test_classes_that_are_taken_in_alike_often_are_late_alike() -> None:
+    clock = FakeClock()
+    backlog = Backlog(5, Counts(100), clock)
+    taken_in(backlog, clock, *["start", "read"] * 10)
+    assert [True] * 20 == taken_in(backlog, clock, *["start", "read"] * 10)
+
+
+def test_nothing_is_late_once_few_wait() -> None:
+    clock, counts = FakeClock(), Counts(100)
+    backlog = Backlog(5, counts, clock)
+    taken_in(backlog, clock, *["read"] * 10)
+    assert [True] * 10 == taken_in(backlog, clock, *["read"] * 10)
+    counts.calls = 26  # and the 21st is taken in
+    assert [False] == taken_in(backlog, clock, "read")
+
+
+def test_what_has_ended_is_in_nobodys_hands() -> None:
+    clock, counts = FakeClock(), Counts(0)
+    backlog = Backlog(5, counts, clock)
+    taken_in(backlog, clock, *["read"] * 20)
+    for _ in range(10):
+        backlog.let_go()
+        backlog.let_go_early()
+    counts.calls = 25  # 20 of them would be in our hands
+    taken_in(backlog, clock, *["read"] * 5)
+    assert [True] * 5 == taken_in(backlog, clock, *["read"] * 5)
+
+
+def test_a_server_is_told_from_the_others() -> None:
+    with served([probe({"Read": answer})]) as one, served([probe({"Read": answer})]) as other:
+        before = one.server._calls.under_way(), other.server._calls.under_way()
+        watcher = one.channel.unary_stream(f"/{health.SERVICE_NAME}/Watch")(b"", timeout=TIMEOUT)
+        next(watcher)
+        after = one.server._calls.under_way(), other.server._calls.under_way()
+        watcher.cancel()
+    assert ((0, 0), (1, 0)) == (before, after)
+
+
+def test_a_server_that_is_gone_has_no_calls() -> None:
+    calls = ServerCalls()
+    server = calls.count(lambda: grpc.server(ThreadPoolExecutor(1)))
+    assert 0 == calls.under_way()
+    server.stop(None).wait(TIMEOUT)
+    del server
+    gc.collect()
+    assert 0 == calls.under_way()
+
+
+@pytest.mark.parametrize("servers", [0, 2])
+def test_counts_are_those_of_one_server(servers: int) -> None:
+    def create() -> grpc.Server:
+        made = [grpc.server(ThreadPoolExecutor(1)) for _ in range(max(1, servers))]
+        return made[0]
+
+    alone = create()
+    make = create if servers else lambda: alone
+    with pytest.raises(RuntimeError, match=f"calls of {servers} new servers; one was expected"):
+        ServerCalls().count(make)
+    assert 0 == ServerCalls().under_way()
