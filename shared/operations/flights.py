@@ -120,6 +120,7 @@ class Flights:
                 sent_at, reading, first = flight.sent_at, first.result(), None
             else:
                 reading = source.read(cursor, PAGE, flight.staleness, max(0.0, end - sent_at))
+            sent_at += reading.asked_after
             live.adopt(reading, sent_at)
             goal = reading.metrics_count if goal is None else goal
             if live.sealed or live.metrics_count >= min(goal, reading.metrics_count):

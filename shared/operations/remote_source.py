@@ -7,7 +7,7 @@ same name is not taken, whatever address it answers at.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.clock import Clock
 from shared.operations.model import (
@@ -87,7 +87,8 @@ class RemoteSource:
         timeout: float,
     ) -> SourceReading:
         """Ask the owner, and tell it once more to start if it was never told."""
-        give_up_at = self._clock.monotonic() + timeout
+        began_at = self._clock.monotonic()
+        give_up_at = began_at + timeout
         try:
             return self._get(cursor, max_staleness, timeout)
         except NotFoundError as error:
@@ -97,7 +98,9 @@ class RemoteSource:
         refused = self._repeat_start(give_up_at, cursor)
         if refused is not None:
             return refused
-        return self._get(cursor, max_staleness, self._left(give_up_at))
+        asked_at = self._clock.monotonic()
+        reading = self._get(cursor, max_staleness, self._left(give_up_at))
+        return replace(reading, asked_after=asked_at - began_at)
 
     def begin_read(
         self,

@@ -52,6 +52,8 @@ class SourceReading:
     """Seconds since the worker reported; None before its first report."""
     age: float = 0.0
     """Seconds the snapshot was old when the source answered."""
+    asked_after: float = 0.0
+    """Seconds from the beginning of the read to the question that was answered."""
     operation: OwnerState | None = None
     """The owner's operation, if the owner decides how it ends; None if this
     process does."""

@@ -82,8 +82,8 @@ def test_reading_an_operation_tells_its_host_also_after_a_listing_could_not(tmp_
 
         pair.relay.restore()
         eventually(lambda: _listed_reason(pair.running) == "START_UNKNOWN")
-        # The connection that the cut has broken may fail one more read.
-        eventually(lambda: pair.look(operation_id).operation.freshness.refresh_error.reason == "")
+        error = pair.look(operation_id).operation.freshness.refresh_error
+        assert error.reason == "", error
         assert pair.host.works
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -88,6 +89,19 @@ def test_the_age_counts_from_when_the_request_was_sent(
     its.read(live)
 
     assert sent_at - 0.25 == live.observed_at
+
+
+def test_the_age_of_an_answer_that_was_asked_for_later_counts_from_then(
+    its: Refreshing, source: FakeRemoteSource
+) -> None:
+    """As after a start that had to be repeated first."""
+    live = its.at(source)
+    source.script.append(replace(source.reading(0), age=0.25, asked_after=2.0))
+    sent_at = its.clock.monotonic()
+    source.after_read = lambda: its.clock.advance(2.5)
+
+    assert None is its.read(live).error
+    assert sent_at + 2.0 - 0.25 == live.observed_at
 
 
 @given(

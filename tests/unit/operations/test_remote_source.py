@@ -342,6 +342,14 @@ def test_the_repeated_start_and_the_read_after_it_share_the_time_given(remote: R
     assert [4.0, 2.5] == remote.stub.timeouts
 
 
+def test_what_is_read_after_a_repeated_start_was_asked_for_after_it(remote: Remote) -> None:
+    remote.starting.then = lambda: remote.clock.advance(1.5)
+    source = remote.unstarted()
+    remote.answers(UNKNOWN_TO_OWNER, RUNNING)
+
+    assert [1.5, 0.0] == [source.read(0, 1000, 0.0, 4.0).asked_after for _ in range(2)]
+
+
 @pytest.mark.parametrize(
     "refusal",
     [
