@@ -26,6 +26,8 @@ _LOOK_AGAIN = 0.005
 """The same while too many wait, so that none is turned away for what is long past."""
 _SHARE = 0.8
 """Of the calls of that class of which most are taken in; one with fewer is not behind."""
+_BUSY = 0.25
+"""Of the limit: with fewer calls in our hands nobody looks whether more wait."""
 _FEW = 4
 """Calls between looks that say nothing of a class."""
 _creating = threading.Lock()
@@ -120,12 +122,16 @@ class Backlog:
         self._in_our_hands += 1
         self._recent[class_] += 1
         self._since_then += 1
-        if self._is_long or self._since_then >= self.limit:
+        if self._is_long or (self._since_then >= self.limit and self._busy()):
             now = self._clock.monotonic()
             if now - self._looked >= (_LOOK_AGAIN if self._is_long else _LOOK):
                 self._looked, self._since_then = now, 0
                 self._look()
         return class_ in self._flooding
+
+    def _busy(self) -> bool:
+        """Whether so much is in our hands that more may wait; a few callers in turn are not."""
+        return self._in_our_hands >= _BUSY * self.limit
 
     def let_go(self) -> None:
         """Note that a call has ended, with all of its answer sent; on the same thread."""

@@ -175,6 +175,17 @@ def test_few_calls_are_taken_in_without_a_look() -> None:
     assert 0 == counts.looks
 
 
+def test_callers_that_come_one_after_the_other_cost_no_look() -> None:
+    clock, counts = FakeClock(), Counts(100)
+    backlog = Backlog(8, counts, clock)
+    for _ in range(100):
+        taken_in(backlog, clock, "read")
+        backlog.let_go()
+    assert 0 == counts.looks
+    taken_in(backlog, clock, "read", "read")
+    assert 1 == counts.looks
+
+
 def test_a_class_that_is_taken_in_less_often_than_another_is_not_late() -> None:
     clock = FakeClock()
     backlog = Backlog(5, Counts(100), clock)
