@@ -125,7 +125,7 @@ def train_on_hosts(
         operations, adapter, None, id_prefix=ID_PREFIX, clock=clock, limits=limits
     )
     own = ModelsServicer(ModelStore(settings.models_dir), limits)
-    return Training(servicer, HostModelsServicer(own, hosts, limits=limits))
+    return Training(servicer, HostModelsServicer(own, hosts, clock, limits))
 
 
 def load_here(

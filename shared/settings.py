@@ -276,6 +276,13 @@ class ProcessSettings(BaseSettings):
                 "KTRDR_WAIT_LIMIT, KTRDR_WAIT_QUEUE, KTRDR_STREAM_LIMIT and KTRDR_START_LIMIT "
                 f"together ({sum(classes)}); raise it"
             )
+        backlog = self.backlog_limit or self.read_limit
+        if backlog >= self.call_limit:
+            raise ValueError(
+                f"KTRDR_BACKLOG_LIMIT ({backlog}) must be less than KTRDR_CALL_LIMIT "
+                f"({self.call_limit}), beyond which gRPC refuses by itself; lower the one or raise "
+                "the other"
+            )
         return self
 
     @property

@@ -6,7 +6,7 @@ from backend.cli.client import Backend
 from backend.cli.console import counted, note, stdout_console
 from backend.cli.documents import print_document
 from backend.cli.failures import CommandError, ExitCode, RpcFailedError
-from backend.cli.options import Format
+from backend.cli.options import Format, backend_argument
 from backend.cli.table_layout import print_table
 from backend.cli.tables import models_table, print_model
 
@@ -35,20 +35,20 @@ def show_model(address: str, name: str, instance: str, output: Format) -> None:
         try:
             model = backend.get_model(name, instance)
         except RpcFailedError as error:
-            raise _explained(error, name) from error
+            raise _explained(error, name, backend_argument(address)) from error
     if output is Format.JSON:
         print_document(model)
     else:
         print_model(stdout_console(), model)
 
 
-def _explained(error: RpcFailedError, name: str) -> CommandError:
+def _explained(error: RpcFailedError, name: str, backend: str) -> CommandError:
     """The error; of an ambiguous name with the way to tell the models apart."""
     if error.reason != "MODEL_AMBIGUOUS":
         return error
     return CommandError(
         error.message,
         exit_code=ExitCode.USAGE,
-        hint=f"`ktrdr models list` shows who holds which. Name one, the beginning of its id is "
-        f"enough: ktrdr models show {name} --instance ID",
+        hint=f"`ktrdr models list{backend}` shows who holds which. Name one, the beginning of its "
+        f"id is enough: ktrdr models show {name} --instance ID{backend}",
     )

@@ -64,7 +64,7 @@ def follow(
         return ExitCode.DONE
     _conclude(operation, output)
     if plot is not None:
-        _draw(plot, operation, metrics, output)
+        _draw(plot, operation, metrics, output, backend.address)
     return outcome(operation)
 
 
@@ -99,6 +99,7 @@ def _draw(
     operation: operation_pb2.Operation,
     metrics: list[operation_pb2.Metric],
     output: Format,
+    address: str,
 ) -> None:
     """Save the picture and say where it is."""
     if not any(metric.kind == "epoch" for metric in metrics):
@@ -110,10 +111,11 @@ def _draw(
     try:
         save_plot(path, operation, metrics)
     except OSError as error:
+        again = f"{operation.operation_id}{backend_argument(address)}"
         raise CommandError(
             f"the picture could not be saved as {path}: {error.strerror or error}.",
-            hint="The operation itself has ended as said above. Draw it again with "
-            f"`ktrdr operations watch {operation.operation_id} --plot FILE.png`.",
+            hint="The operation itself has ended as said above. Draw it again with `ktrdr "
+            f"operations watch {again} --plot FILE.png`.",
         ) from error
     if output is Format.TABLE:
         stdout_console().print(f"  {'picture':<14}{path.resolve()}", soft_wrap=True)

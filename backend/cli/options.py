@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
@@ -87,7 +88,8 @@ OperationId = Annotated[
 
 def backend_argument(address: str) -> str:
     """What a suggested command needs besides to reach the same backend; often nothing."""
-    return "" if address == DEFAULT_ADDRESS else f" --backend {address}"
+    without = os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS
+    return "" if address == without else f" --backend {address}"
 
 
 def split_names(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from backend.cli.failures import CommandError, RpcFailedError
+from backend.cli.options import backend_argument
 from backend.cli.pace import Pace
 
 
@@ -11,13 +12,15 @@ class Patience:
 
     Args:
         operation_id: The operation that is followed.
+        address: The backend that is asked.
         pace: How long to bear silence.
         known: Whether the operation is known to exist. If not, the first call
             must succeed: a wrong address shall not take half a minute to be told.
     """
 
-    def __init__(self, operation_id: str, pace: Pace, *, known: bool) -> None:
+    def __init__(self, operation_id: str, address: str, pace: Pace, *, known: bool) -> None:
         self._operation_id = operation_id
+        self._backend = backend_argument(address)
         self._pace = pace
         self.known = known
         """Whether the operation is known to exist, from the start or by an answer."""
@@ -53,8 +56,9 @@ class Patience:
     def _lost(self) -> CommandError:
         return CommandError(
             f"the backend no longer knows {self._operation_id}, so how it ended is unknown.",
-            hint="It was restarted without its records. `ktrdr operations list` shows what it "
-            "knows; start the work again if it is missing.",
+            hint="It was restarted without its records. "
+            f"`ktrdr operations list{self._backend}` shows what it knows; start the work again "
+            "if it is missing.",
         )
 
     def _gave_up(self, error: RpcFailedError, silence: float) -> CommandError:
@@ -62,7 +66,7 @@ class Patience:
             f"{error.message} Gave up after {silence:.0f} s.",
             exit_code=error.exit_code,
             hint="Unless the backend was stopped, the operation goes on. Come back with "
-            f"`ktrdr operations watch {self._operation_id}`.",
+            f"`ktrdr operations watch {self._operation_id}{self._backend}`.",
         )
 
 

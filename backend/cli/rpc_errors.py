@@ -41,7 +41,7 @@ def _answered(failed: FailedCall) -> RpcFailedError:
     hint = f"Try again in {retry_after:.3g} s." if retry_after else ""
     if failed.violations:
         message = "the backend refused the request; nothing was begun. Put right:"
-    elif failed.reason:
+    else:
         message = f"{message} ({failed.reason})"
     return RpcFailedError(
         message,
@@ -51,7 +51,7 @@ def _answered(failed: FailedCall) -> RpcFailedError:
         metadata=failed.metadata,
         retry_after=retry_after,
         exit_code=_EXIT_CODES.get(status, ExitCode.FAILED),
-        details=[f"{violation.field}: {violation.description}" for violation in failed.violations],
+        details=[str(violation) for violation in failed.violations],
         hint=hint,
     )
 

@@ -13,7 +13,7 @@ from backend.cli.documents import print_document
 from backend.cli.failures import CommandError, ExitCode, RpcFailedError
 from backend.cli.figures import length, seconds_of
 from backend.cli.follow import follow, how_to_return
-from backend.cli.options import Format
+from backend.cli.options import Format, backend_argument
 from backend.cli.pace import Pace
 from ktrdr.operations.v1 import operation_pb2, operations_service_pb2
 
@@ -146,7 +146,7 @@ def _when_free(backend: Backend, beginning: Beginning) -> str:
     left = length(math.ceil(seconds_of(first.progress.estimated_remaining)))
     return (
         f"Try again in about {left}: then {first.operation_id} is likely to end. "
-        "`ktrdr operations list --active` shows them all."
+        f"`ktrdr operations list --active{backend_argument(backend.address)}` shows them all."
     )
 
 

@@ -36,5 +36,5 @@ def _print_faults(path: Path, error: InvalidArgumentError, output: Format) -> Ex
     faults_text = counted(len(error.violations), "fault")
     note(f"Error: {path} is not a valid strategy ({faults_text}):")
     for violation in error.violations:
-        note(f"  - {violation.field}: {violation.description}")
+        note(f"  - {violation}")
     return ExitCode.USAGE

@@ -10,7 +10,7 @@ from backend.cli.displays import staleness
 from backend.cli.documents import print_document
 from backend.cli.failures import ExitCode, RpcFailedError
 from backend.cli.figures import length, seconds_of
-from backend.cli.options import Format
+from backend.cli.options import Format, backend_argument
 from backend.cli.pace import Pace
 from backend.cli.patience import Patience
 from backend.cli.results import print_outcome
@@ -42,7 +42,8 @@ def cancel_operation(
             operation = _wait(backend, operation_id, pace, None, known=True)
     _print(operation, output)
     if operation.status == operation_pb2.OPERATION_STATUS_CANCELLING:
-        note(f"It stops as soon as its worker can: ktrdr operations wait {operation_id}")
+        waits = f"ktrdr operations wait {operation_id}{backend_argument(address)}"
+        note(f"It stops as soon as its worker can: {waits}")
     elif operation.status == operation_pb2.OPERATION_STATUS_COMPLETED:
         note("It had finished before it could be stopped; its result stands.")
     return (
@@ -57,7 +58,7 @@ def _wait(
 ) -> operation_pb2.Operation:
     """The operation at its end, or as it is when the time is up."""
     end = math.inf if timeout is None else pace.monotonic() + timeout
-    patience = Patience(operation_id, pace, known=known)
+    patience = Patience(operation_id, backend.address, pace, known=known)
     out = False  # told once per outage
     while True:
         # The first wait is only a look: it tells at once whether there is anything to

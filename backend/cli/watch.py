@@ -47,7 +47,7 @@ class OperationWatch:
         self._backend = backend
         self._operation_id = operation_id
         self._pace = pace
-        self._patience = Patience(operation_id, pace, known=known)
+        self._patience = Patience(operation_id, backend.address, pace, known=known)
         self._cursor = 0
 
     def looks(self) -> Iterator[Look | Outage]:

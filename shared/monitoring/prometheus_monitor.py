@@ -71,7 +71,9 @@ class PrometheusMonitor:
             (*_QUICK, *_SLOW, 30.0, 60.0),
             "method",
         )
-        self._shed = self._counter("rpc_shed", "Calls turned away for want of a place.", "class")
+        self._shed = self._counter(
+            "rpc_shed", "Calls turned away because too many were served or waited.", "class"
+        )
         # What `labels` costs is saved on every call. Not guarded: both children
         # of two threads that are there at once are the same.
         self._call_children: dict[tuple[str, str], tuple[Counter, Histogram]] = {}

@@ -61,9 +61,8 @@ class Tracing:
         span = self._begin(method, SpanKind.CLIENT, current)
         headers: dict[str, str] = {}
         self._propagator.inject(headers, trace.set_span_in_context(span))
-        return {TRACEPARENT: headers[TRACEPARENT]}, lambda code: _end(
-            span, code, is_error=code != "OK"
-        )
+        sent = {key: text for key, text in headers.items() if key == TRACEPARENT}
+        return sent, lambda code: _end(span, code, is_error=code != "OK")
 
     @contextmanager
     def command(self, name: str) -> Iterator[None]:

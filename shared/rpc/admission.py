@@ -26,7 +26,7 @@ WAIT = "wait"
 
 
 class AdmissionInterceptor(MethodInterceptor):
-    """Has each method served by the pool of its class; sheds calls for which it has no place.
+    """Has each method served by the pool of its class; sheds the calls that the pool refuses.
 
     Those get RESOURCE_EXHAUSTED with RetryInfo; nothing is read of them.
     """
@@ -44,7 +44,7 @@ class AdmissionInterceptor(MethodInterceptor):
         self._classes = dict(classes)
 
     def wrap(self, method: str, handler: Handler) -> Handler:
-        """Name the pool to gRPC, and refuse the calls it has no place for."""
+        """Name the pool to gRPC, and refuse the calls that the pool refuses."""
         pool = self._pool_of(method)
         return rebuilt(handler, lambda inner: _admitted(pool, inner))
 

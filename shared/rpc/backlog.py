@@ -2,7 +2,7 @@
 
 One thread takes calls in. When it cannot keep up, calls wait before it, and every
 answer is late, however few are being served. They are seen only in gRPC's own
-counts of a server's calls (channelz): what is in gRPC and not in our hands waits.
+counts: what is in gRPC and not in our hands waits.
 """
 
 from __future__ import annotations
@@ -14,8 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
-from grpc_channelz.v1 import channelz_pb2
-from grpc_channelz.v1.channelz import ChannelzServicer
 
 from shared.clock import Clock, SystemClock
 from shared.rpc.interceptors import Behaviour, Handler, MethodInterceptor, rebuilt
@@ -26,68 +24,10 @@ _LOOK_AGAIN = 0.005
 """The same while too many wait, so that none is turned away for what is long past."""
 _SHARE = 0.8
 """Of the calls of that class of which most are taken in; one with fewer is not behind."""
-_BUSY = 0.25
-"""Of the limit: with fewer calls in our hands nobody looks whether more wait."""
+_MANY = 6
+"""With fewer calls in our hands nobody looks whether more wait; those who wait or watch count."""
 _FEW = 4
 """Calls between looks that say nothing of a class."""
-_creating = threading.Lock()
-"""Held while a server is created, so that the one that is new is that one."""
-
-
-class _NoCall:
-    """What gRPC's own servicer tells of an error, when it is asked without a call."""
-
-    def set_code(self, code: grpc.StatusCode) -> None:
-        """Nobody listens."""
-
-    def set_details(self, details: str) -> None:
-        """Nobody listens."""
-
-
-_NO_CALL: Any = _NoCall()
-
-
-class ServerCalls:
-    """gRPC's counts of one server's calls."""
-
-    def __init__(self) -> None:
-        self._request: channelz_pb2.GetServerRequest | None = None
-
-    def count(self, create: Callable[[], grpc.Server]) -> grpc.Server:
-        """Return the server that `create` makes; its calls are counted from now on.
-
-        Raises RuntimeError unless it makes one server.
-        """
-        with _creating:
-            newest = max(_servers(0), default=0)
-            server = create()
-            new = _servers(newest + 1)
-        if len(new) != 1:
-            raise RuntimeError(f"gRPC counts calls of {len(new)} new servers; one was expected")
-        self._request = channelz_pb2.GetServerRequest(server_id=new[0])
-        return server
-
-    def under_way(self) -> int:
-        """How many calls have reached the server and not ended; 0 without a server."""
-        if self._request is None:
-            return 0
-        found = ChannelzServicer.GetServer(self._request, _NO_CALL)
-        if found is None:  # the server is gone
-            return 0
-        counts = found.server.data
-        return counts.calls_started - counts.calls_succeeded - counts.calls_failed
-
-
-def _servers(first: int) -> list[int]:
-    """Ids of this process's servers, from `first` on, in the order they were created."""
-    ids: list[int] = []
-    while True:
-        request = channelz_pb2.GetServersRequest(start_server_id=first)
-        page = ChannelzServicer.GetServers(request, _NO_CALL)
-        ids += [server.ref.server_id for server in page.server]
-        if page.end:
-            return ids
-        first = ids[-1] + 1
 
 
 class Backlog:
@@ -103,6 +43,7 @@ class Backlog:
     ) -> None:
         """`under_way` counts the calls that have come and not ended, taken in or not."""
         self.limit = limit
+        """Calls that may wait before some are turned away."""
         self._under_way = under_way
         self._clock = clock or SystemClock()
         # All of this is the thread's that takes calls in, but for what the lock guards.
@@ -118,20 +59,19 @@ class Backlog:
         self._ended_early = 0
 
     def take_in(self, class_: str) -> bool:
-        """Note that a call is in our hands; whether it is of a class too many of which wait."""
+        """Note that a call is in our hands. True if too many of its class wait.
+
+        Only on the thread that takes calls in, as `let_go`.
+        """
         self._in_our_hands += 1
         self._recent[class_] += 1
         self._since_then += 1
-        if self._is_long or (self._since_then >= self.limit and self._busy()):
+        if self._is_long or (self._since_then >= self.limit and self._in_our_hands >= _MANY):
             now = self._clock.monotonic()
             if now - self._looked >= (_LOOK_AGAIN if self._is_long else _LOOK):
                 self._looked, self._since_then = now, 0
                 self._look()
         return class_ in self._flooding
-
-    def _busy(self) -> bool:
-        """Whether so much is in our hands that more may wait; a few callers in turn are not."""
-        return self._in_our_hands >= _BUSY * self.limit
 
     def let_go(self) -> None:
         """Note that a call has ended, with all of its answer sent; on the same thread."""

@@ -30,7 +30,7 @@ class CallMonitor(Protocol):
         ...
 
     def shed(self, class_: str, /) -> None:
-        """A call was turned away because its class has no place left."""
+        """A call was turned away: its class has no place left, or too many wait to be taken in."""
         ...
 
 

@@ -1,9 +1,9 @@
 """The threads of one class of calls, and how many calls it takes.
 
 gRPC hands every call to the pool of its method, on the one thread that takes
-calls in. There it is decided whether there is a place, and a call for which
-there is none is told so at once: no other thread is spent on it, and none is
-turned away faster than that.
+calls in. There it is decided whether there is a place, and whether too many wait
+behind it. A call that is turned away is told so at once: no other thread is spent
+on it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _here = threading.local()
 
 
 class CallPool(ThreadPoolExecutor):
-    """Serves the calls of a class; tells those beyond `places` to come back.
+    """Serves the calls of a class; tells those beyond `places` or too late to come back.
 
     Most classes have a thread for each place. Where places are more than
     threads, a call may wait for one that is answered at once.
@@ -103,7 +103,7 @@ class CallPool(ThreadPoolExecutor):
 
         Their number is returned; their threads are free as soon as they have noticed.
         """
-        room = 0
+        room = 0  # an unguarded look: a call too many or too few given up does no harm
         while self._taken - room >= self._threads_at_most and self.waits.give_up_one():
             room += 1
         return room

@@ -36,7 +36,7 @@ class ClientWaits:
         """`patience` in seconds."""
         self._patience = patience
         self._lock = threading.Lock()  # guards _since
-        self._since: dict[grpc.ServicerContext, float] = {}  # the longest wait comes first
+        self._since: dict[grpc.ServicerContext, float] = {}
 
     def note_arrival(self, at: float) -> None:
         """Say when the call that this thread is about to serve has come: it may have queued."""
@@ -66,7 +66,8 @@ class ClientWaits:
     def give_up_one(self) -> bool:
         """Cancel the call that has waited longest; False if none has for too long."""
         with self._lock:
-            context = next(iter(self._since), None)
+            # Not the first that began to wait: one that queued counts from when it came.
+            context = min(self._since, key=self._since.__getitem__, default=None)
             if context is None or monotonic() - self._since[context] < self._patience:
                 return False
             del self._since[context]

@@ -40,13 +40,15 @@ class _Connection:
         """On their way; a connection that was replaced is closed after the last."""
         self._stubs: dict[Callable[[grpc.Channel], Any], Any] = {}
 
+    def prepare(self, kind: Callable[[grpc.Channel], object]) -> None:
+        """Make the generated stub, once; under the lock of the HostChannel."""
+        if kind not in self._stubs:
+            self._stubs[kind] = kind(self.channel)
+
     def bound(self, kind: Callable[[grpc.Channel], object], method: str) -> Any:
-        """A method of a generated stub on this channel, about to be called."""
-        stub = self._stubs.get(kind)
-        if stub is None:
-            stub = self._stubs[kind] = kind(self.channel)
+        """A method of a generated stub that was prepared, about to be called."""
         self.tried = True
-        return getattr(stub, method)
+        return getattr(self._stubs[kind], method)
 
     def note(self, error: grpc.RpcError) -> bool:
         """Learn from a failed call; whether the other side has certainly not seen it.
@@ -90,7 +92,7 @@ class HostChannel:
         """Call a method and return its answer within `timeout` seconds, or raise a KtrdrError."""
         give_up_at, repeats = monotonic() + timeout, RETRIES
         while True:
-            connection = self._enter()
+            connection = self._enter(stub)
             retry = connection.tried  # a new one has failed just now
             try:
                 bound = traced(connection.bound(stub, method), self._tracer)
@@ -110,7 +112,7 @@ class HostChannel:
     ) -> PendingCall:
         """Send a call and do not wait. Not repeated: whoever needs it can ask again."""
         try:
-            connection = self._enter()
+            connection = self._enter(stub)
         except KtrdrError as error:
             return PendingCall(self, None, timeout, error)
         try:
@@ -131,7 +133,7 @@ class HostChannel:
         All of them have to come within `timeout` seconds. Not repeated. Whoever
         gives the iterator up ends the call.
         """
-        connection = self._enter()
+        connection = self._enter(stub)
         call: Any = None
         try:
             call = traced(connection.bound(stub, method), self._tracer)(
@@ -166,14 +168,12 @@ class HostChannel:
             )
         return known
 
-    def _enter(self) -> _Connection:
-        """The connection for one call; a new one in place of one that could not be made.
+    def _enter(self, stub: Callable[[grpc.Channel], object]) -> _Connection:
+        """The connection for one call, with the stub; a new one in place of one that failed.
 
         Raises HostUnreachableError if the channel is closed: gRPC crashes if a stub
-        is made on a channel that is.
+        is made on a channel that is, so it is made under the lock that closing takes.
         """
-        if self._closed:
-            raise self._closed_error()
         seen, fresh = self._connection, None
         if seen.failed and not self._closed:  # an unguarded look: files may be read for a new one
             fresh = _Connection(self.target, self._security)
@@ -181,13 +181,17 @@ class HostChannel:
             if fresh is not None and self._connection is seen and not self._closed:
                 self._connection, fresh = fresh, None
                 self._old.add(seen)
-            connection = self._connection
-            connection.calls += 1
+            connection, closed = self._connection, self._closed
+            if not closed:
+                connection.prepare(stub)
+                connection.calls += 1
             unused = self._unused(seen)
         if unused:
             seen.channel.close()
         if fresh is not None:
             fresh.channel.close()  # another call was quicker
+        if closed:
+            raise self._closed_error()
         return connection
 
     def _leave(self, connection: _Connection) -> None:

@@ -14,13 +14,14 @@ from grpc_reflection.v1alpha import reflection
 from shared.rpc import health
 from shared.rpc.admission import HEALTH, READ, START, STREAM, WAIT, AdmissionInterceptor
 from shared.rpc.authorization import AuthorizationInterceptor
-from shared.rpc.backlog import Backlog, BacklogInterceptor, ServerCalls
+from shared.rpc.backlog import Backlog, BacklogInterceptor
 from shared.rpc.call_pool import CallPool
 from shared.rpc.channel import KEEPALIVE_MS
 from shared.rpc.client_waits import ClientWaitInterceptor
 from shared.rpc.errors import KtrdrError
 from shared.rpc.interceptors import Chain, ErrorInterceptor, MethodInterceptor
 from shared.rpc.security import OPEN, ServerSecurity
+from shared.rpc.server_calls import ServerCalls
 from shared.rpc.symbols import MethodAwarePool
 from shared.rpc.via import ViaInterceptor
 

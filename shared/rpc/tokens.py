@@ -2,7 +2,8 @@
 
 A server's file has a line per token, `name scope token`; a client's file holds
 one token. Of a server's tokens only digests are kept, and no error or log says
-what a token is, nor the name of its file: it may be a token that was taken for one.
+what a token is. No error says the name of its file either, which may be a token
+that was taken for one; a log names it once it has been read.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ _MAX_BYTES = 1024 * 1024
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]{1,512}=*")
 """What may follow `Bearer` in a header."""
+_NAME_RULE = "the name must be 1 to 64 letters, digits, '.', '_' or '-', first a letter or digit"
 _MAKE_ONE = "make one with `openssl rand -hex 32`"
 
 
@@ -129,7 +131,7 @@ def _entry(words: Sequence[str], number: int) -> TokenEntry:
         raise _wrong(number, "must be `name scope token`, three words")
     name, scope, token = words
     if not _NAME.fullmatch(name):
-        raise _wrong(number, "the name must be at most 64 letters, digits, '.', '_' or '-'")
+        raise _wrong(number, _NAME_RULE)
     if scope not in {"read", "write"}:
         raise _wrong(number, "the scope must be read or write; write includes read")
     if len(token) < MIN_LENGTH or not _TOKEN.fullmatch(token):

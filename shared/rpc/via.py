@@ -39,7 +39,8 @@ class ProxyLoopError(FailedPreconditionError):
     def __init__(self, instance: str) -> None:
         super().__init__(
             "The address configured as a host leads back to this process (instance "
-            f"{instance}). Set TRAINING_HOST_SERVICE_URL to the training host's.",
+            f"{instance}). Set TRAINING_HOST_SERVICE_URL or IB_HOST_SERVICE_URL, whichever it was, "
+            "to the address of that host.",
             metadata={"instance": instance},
         )
 

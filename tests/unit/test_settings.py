@@ -198,6 +198,8 @@ def test_the_hosts_that_are_called_are_those_that_work(
         ("KTRDR_CALL_LIMIT", "500", "KTRDR_WAIT_QUEUE"),
         ("KTRDR_READ_LIMIT", "1000", ""),
         ("KTRDR_WAIT_QUEUE", "5000", "KTRDR_CALL_LIMIT (5000) must not be less"),
+        ("KTRDR_BACKLOG_LIMIT", "5000", "must be less than KTRDR_CALL_LIMIT (5000)"),
+        ("KTRDR_BACKLOG_LIMIT", "4999", ""),
         (
             "KTRDR_MAX_STRATEGY_BYTES",
             "1000000",

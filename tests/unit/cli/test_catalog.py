@@ -110,7 +110,9 @@ def test_a_name_that_several_hold_is_explained_with_the_way_to_tell_them_apart(
     ended = ktrdr("models", "show", "demo/1d_v1")
     assert ended.exit_code == ExitCode.USAGE
     assert two in ended.stderr
-    assert "ktrdr models show demo/1d_v1 --instance ID" in ended.stderr
+    backend = f"--backend {scripted.address}"
+    assert f"`ktrdr models list {backend}` shows who holds which" in ended.stderr
+    assert f"ktrdr models show demo/1d_v1 --instance ID {backend}" in ended.stderr
 
 
 def test_any_other_refusal_is_told_as_it_is(ktrdr: Run, scripted: ScriptedBackend) -> None:

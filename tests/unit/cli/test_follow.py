@@ -161,7 +161,7 @@ def test_a_picture_that_cannot_be_saved_after_all_is_an_error(
     ended = ktrdr("operations", "watch", ID, "--plot", str(folder / "p.png"))
     assert ended.exit_code == ExitCode.FAILED
     assert "could not be saved" in ended.stderr
-    assert f"ktrdr operations watch {ID} --plot" in ended.stderr
+    assert f"ktrdr operations watch {ID} --backend {scripted.address} --plot" in ended.stderr
 
 
 def test_an_operation_that_does_not_exist_is_a_usage_error(

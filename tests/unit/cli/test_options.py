@@ -80,3 +80,21 @@ def test_a_picture_that_can_be_saved_is_taken(tmp_path: Path) -> None:
 def test_what_is_no_length_of_time_is_refused(seconds: float) -> None:
     with pytest.raises(typer.BadParameter, match="is not a number of seconds"):
         options.check_seconds("--timeout", seconds)
+
+
+@pytest.mark.parametrize(
+    ("variable", "address", "expected"),
+    [
+        (None, "127.0.0.1:50051", ""),
+        (None, "far:1", " --backend far:1"),
+        ("far:1", "far:1", ""),
+        ("far:1", "127.0.0.1:50051", " --backend 127.0.0.1:50051"),
+    ],
+)
+def test_a_suggested_command_names_the_backend_unless_it_is_reached_without(
+    monkeypatch: pytest.MonkeyPatch, variable: str | None, address: str, expected: str
+) -> None:
+    monkeypatch.delenv(options.ADDRESS_VARIABLE, raising=False)
+    if variable is not None:
+        monkeypatch.setenv(options.ADDRESS_VARIABLE, variable)
+    assert expected == options.backend_argument(address)

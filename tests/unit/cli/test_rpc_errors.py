@@ -48,13 +48,14 @@ def test_each_bad_field_has_a_line(ktrdr: Run, scripted: ScriptedBackend) -> Non
             grpc.StatusCode.INVALID_ARGUMENT,
             "a: bad; b: worse",
             "INVALID_ARGUMENT",
-            violations=[("a", "bad"), ("b", "worse")],
+            violations=[("a", "bad"), ("b", "worse"), ("", "and 3 more")],
         ),
     )
     assert ktrdr("operations", "get", "x").stderr.splitlines() == [
         "Error: the backend refused the request; nothing was begun. Put right:",
         "  - a: bad",
         "  - b: worse",
+        "  - and 3 more",
     ]
 
 

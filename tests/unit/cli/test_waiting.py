@@ -118,7 +118,7 @@ def test_a_cancellation_carries_its_reason(ktrdr: Run, scripted: ScriptedBackend
     assert ended.exit_code == ExitCode.DONE
     assert scripted.requests["CancelOperation"][0].reason == "wrong seed"
     assert ended.stdout == f"{ID} CANCELLING\n"
-    assert f"ktrdr operations wait {ID}" in ended.stderr
+    assert f"ktrdr operations wait {ID} --backend {scripted.address}" in ended.stderr
 
 
 def test_a_cancellation_can_wait_until_the_work_has_stopped(

@@ -46,6 +46,15 @@ def its() -> Iterator[Traced]:
     its.tracing.close()
 
 
+def test_without_spans_calls_are_made_without_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    tracing = Tracing("test", InMemorySpanExporter())
+    headers, end = tracing.calling(GET)
+    end("OK")
+    assert {} == headers
+    tracing.close()
+
+
 def answer(request: Any, context: grpc.ServicerContext) -> bytes:
     return b"answer"
 

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +11,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 
 from shared.rpc import health
-from shared.rpc.backlog import Backlog, ServerCalls
+from shared.rpc.backlog import Backlog
 from shared.rpc.interceptors import Handler, MethodInterceptor
 from shared.rpc.server import ServerLimits
 from tests.support.clock import FakeClock
@@ -182,7 +180,7 @@ def test_callers_that_come_one_after_the_other_cost_no_look() -> None:
         taken_in(backlog, clock, "read")
         backlog.let_go()
     assert 0 == counts.looks
-    taken_in(backlog, clock, "read", "read")
+    taken_in(backlog, clock, *["read"] * 6)
     assert 1 == counts.looks
 
 
@@ -222,36 +220,3 @@ def test_what_has_ended_is_in_nobodys_hands() -> None:
     counts.calls = 25  # 20 of them would be in our hands
     taken_in(backlog, clock, *["read"] * 5)
     assert [True] * 5 == taken_in(backlog, clock, *["read"] * 5)
-
-
-def test_a_server_is_told_from_the_others() -> None:
-    with served([probe({"Read": answer})]) as one, served([probe({"Read": answer})]) as other:
-        before = one.server._calls.under_way(), other.server._calls.under_way()
-        watcher = one.channel.unary_stream(f"/{health.SERVICE_NAME}/Watch")(b"", timeout=TIMEOUT)
-        next(watcher)
-        after = one.server._calls.under_way(), other.server._calls.under_way()
-        watcher.cancel()
-    assert ((0, 0), (1, 0)) == (before, after)
-
-
-def test_a_server_that_is_gone_has_no_calls() -> None:
-    calls = ServerCalls()
-    server = calls.count(lambda: grpc.server(ThreadPoolExecutor(1)))
-    assert 0 == calls.under_way()
-    server.stop(None).wait(TIMEOUT)
-    del server
-    gc.collect()
-    assert 0 == calls.under_way()
-
-
-@pytest.mark.parametrize("servers", [0, 2])
-def test_counts_are_those_of_one_server(servers: int) -> None:
-    def create() -> grpc.Server:
-        made = [grpc.server(ThreadPoolExecutor(1)) for _ in range(max(1, servers))]
-        return made[0]
-
-    alone = create()
-    make = create if servers else lambda: alone
-    with pytest.raises(RuntimeError, match=f"calls of {servers} new servers; one was expected"):
-        ServerCalls().count(make)
-    assert 0 == ServerCalls().under_way()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from queue import SimpleQueue
+from time import monotonic
 from typing import Any
 
 import grpc
@@ -13,6 +14,7 @@ import pytest
 from shared.rpc import health
 from shared.rpc.admission import HEALTH, READ, START, STREAM, WAIT
 from shared.rpc.call_pool import CallPool
+from shared.rpc.client_waits import ClientWaits
 from shared.rpc.server import ServerLimits
 from tests.support.eventually import eventually
 from tests.support.raw_http2 import RawConnection, message
@@ -161,3 +163,26 @@ def test_a_client_that_leaves_before_its_message_frees_its_place(
         fill(wire, path, raw.begin)
         assert full(wire, path)
     eventually(lambda: not full(wire, path))
+
+
+def test_the_call_that_came_first_is_given_up_first_wherever_it_queued() -> None:
+    waits, late, queued = ClientWaits(10.0), Waiting(), Waiting()
+    waits.begin(late.context)
+    waits.note_arrival(monotonic() - 9.9)
+    waits.begin(queued.context)
+    eventually(waits.give_up_one)
+    assert [False, True] == [late.given_up, queued.given_up]
+
+
+class Waiting:
+    """A call as far as giving it up goes."""
+
+    def __init__(self) -> None:
+        self.given_up = False
+
+    @property
+    def context(self) -> Any:
+        return self
+
+    def cancel(self) -> None:
+        self.given_up = True

@@ -4,7 +4,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import grpc
@@ -395,6 +395,24 @@ def test_a_closed_channel_asks_nobody(host: Host, channel: HostChannel) -> None:
         assert "This process is ending" in error.message
         assert {"target": channel.target} == error.metadata
     assert 1 == len(host.peers)
+
+
+def test_a_channel_is_not_closed_while_a_stub_is_made_on_it(
+    host: Host, channel: HostChannel
+) -> None:
+    """GRPC crashes if a stub is made on a channel that is closed."""
+    closing = threading.Thread(target=channel.close)
+
+    def stub(raw: grpc.Channel) -> ProbeStub:
+        closing.start()
+        closing.join(0.1)
+        assert closing.is_alive()
+        return ProbeStub(raw)
+
+    with suppress(KtrdrError):
+        channel.call(stub, "Ask", b"abc", TIMEOUT)
+    closing.join(TIMEOUT)
+    assert "This process is ending" in error_of(lambda: ask(channel)).message
 
 
 def test_a_channel_that_failed_and_was_closed_is_not_opened_again() -> None:

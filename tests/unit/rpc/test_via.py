@@ -200,7 +200,7 @@ def test_the_refusal_says_what_to_set(channel: Any) -> None:
     error = failure_of(lambda: ways(channel, "UnaryUnary", via("me")))
     assert ProxyLoopError("me").message == error.details()
     assert "leads back to this process" in str(error.details())
-    assert "Set TRAINING_HOST_SERVICE_URL to the training host's" in str(error.details())
+    assert "Set TRAINING_HOST_SERVICE_URL or IB_HOST_SERVICE_URL" in str(error.details())
 
 
 @pytest.mark.parametrize("other", ["mee", "m", "ME", "not-me", "me.2"])

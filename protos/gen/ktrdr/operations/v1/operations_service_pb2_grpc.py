@@ -33,9 +33,9 @@ class OperationsServiceStub:
     reason, and google.rpc.BadRequest or google.rpc.RetryInfo where they apply.
     Every method refuses an operation_id that is missing or longer than 256
     characters with INVALID_ARGUMENT, and answers RESOURCE_EXHAUSTED
-    TOO_MANY_CALLS when too many calls of its kind are being served. A forwarded
-    call that has come back to a process it passed is FAILED_PRECONDITION
-    PROXY_LOOP.
+    TOO_MANY_CALLS when too many calls of its kind are being served, or come
+    faster than they are taken in. A forwarded call that has come back to a
+    process it passed is FAILED_PRECONDITION PROXY_LOOP.
     """
 
     def __init__(self, channel):
@@ -84,9 +84,9 @@ class OperationsServiceServicer:
     reason, and google.rpc.BadRequest or google.rpc.RetryInfo where they apply.
     Every method refuses an operation_id that is missing or longer than 256
     characters with INVALID_ARGUMENT, and answers RESOURCE_EXHAUSTED
-    TOO_MANY_CALLS when too many calls of its kind are being served. A forwarded
-    call that has come back to a process it passed is FAILED_PRECONDITION
-    PROXY_LOOP.
+    TOO_MANY_CALLS when too many calls of its kind are being served, or come
+    faster than they are taken in. A forwarded call that has come back to a
+    process it passed is FAILED_PRECONDITION PROXY_LOOP.
     """
 
     def GetOperation(self, request, context):
@@ -213,9 +213,9 @@ class OperationsService:
     reason, and google.rpc.BadRequest or google.rpc.RetryInfo where they apply.
     Every method refuses an operation_id that is missing or longer than 256
     characters with INVALID_ARGUMENT, and answers RESOURCE_EXHAUSTED
-    TOO_MANY_CALLS when too many calls of its kind are being served. A forwarded
-    call that has come back to a process it passed is FAILED_PRECONDITION
-    PROXY_LOOP.
+    TOO_MANY_CALLS when too many calls of its kind are being served, or come
+    faster than they are taken in. A forwarded call that has come back to a
+    process it passed is FAILED_PRECONDITION PROXY_LOOP.
     """
 
     @staticmethod

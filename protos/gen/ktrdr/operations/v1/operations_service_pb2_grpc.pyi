@@ -34,9 +34,9 @@ class OperationsServiceStub:
     reason, and google.rpc.BadRequest or google.rpc.RetryInfo where they apply.
     Every method refuses an operation_id that is missing or longer than 256
     characters with INVALID_ARGUMENT, and answers RESOURCE_EXHAUSTED
-    TOO_MANY_CALLS when too many calls of its kind are being served. A forwarded
-    call that has come back to a process it passed is FAILED_PRECONDITION
-    PROXY_LOOP.
+    TOO_MANY_CALLS when too many calls of its kind are being served, or come
+    faster than they are taken in. A forwarded call that has come back to a
+    process it passed is FAILED_PRECONDITION PROXY_LOOP.
     """
 
     @_typing.overload
@@ -104,9 +104,9 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     reason, and google.rpc.BadRequest or google.rpc.RetryInfo where they apply.
     Every method refuses an operation_id that is missing or longer than 256
     characters with INVALID_ARGUMENT, and answers RESOURCE_EXHAUSTED
-    TOO_MANY_CALLS when too many calls of its kind are being served. A forwarded
-    call that has come back to a process it passed is FAILED_PRECONDITION
-    PROXY_LOOP.
+    TOO_MANY_CALLS when too many calls of its kind are being served, or come
+    faster than they are taken in. A forwarded call that has come back to a
+    process it passed is FAILED_PRECONDITION PROXY_LOOP.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -170,9 +170,9 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
     reason, and google.rpc.BadRequest or google.rpc.RetryInfo where they apply.
     Every method refuses an operation_id that is missing or longer than 256
     characters with INVALID_ARGUMENT, and answers RESOURCE_EXHAUSTED
-    TOO_MANY_CALLS when too many calls of its kind are being served. A forwarded
-    call that has come back to a process it passed is FAILED_PRECONDITION
-    PROXY_LOOP.
+    TOO_MANY_CALLS when too many calls of its kind are being served, or come
+    faster than they are taken in. A forwarded call that has come back to a
+    process it passed is FAILED_PRECONDITION PROXY_LOOP.
     """
 
     @_abc_1.abstractmethod

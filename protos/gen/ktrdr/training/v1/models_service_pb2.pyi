@@ -111,7 +111,9 @@ class ListModelsResponse(_message.Message):
     next_page_token: _builtins.str
     """Token of the next page. Empty: this is the last one."""
     total_count: _builtins.int
-    """How many models there are, summed over the processes that answered."""
+    """How many models there are, summed over the processes that answered, less
+    those that this page would otherwise show twice.
+    """
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.Model]:
         """The models, newest first, without strategy and feature names."""

@@ -60,7 +60,8 @@ class TrainingServiceServicer:
         exists. ALREADY_EXISTS REQUEST_ID_REUSED: the request_id belongs to a
         different request. RESOURCE_EXHAUSTED with RetryInfo: all workers are busy
         and the queue is full, here or on every training host that answers;
-        TOO_MANY_CALLS: too many starts at once. UNAVAILABLE PROCESS_STOPPING: the
+        TOO_MANY_CALLS: too many starts at once, or calls come faster than they are
+        taken in. UNAVAILABLE PROCESS_STOPPING: the
         process is shutting down; STORE_UNAVAILABLE: the operation could not be
         recorded; HOST_UNREACHABLE: no training host answers; START_UNDER_WAY: the
         same request is being started and time ran out. FAILED_PRECONDITION
