@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from backend.started import Started
+from backend.started import Started, started_from
 from ktrdr.marketdata.v1 import market_data_service_pb2 as pb
 from ktrdr.marketdata.v1.market_data_service_pb2_grpc import MarketDataServiceStub
 from shared.marketdata.launcher import LoadOrder
 from shared.marketdata.request import LoadMode
 from shared.operations.conversion import optional_timestamp
-from shared.rpc.errors import MalformedAnswerError
 from shared.rpc.host_channel import HostChannel
 
 _MODES = {LoadMode.MISSING: pb.LOAD_MODE_MISSING, LoadMode.FULL: pb.LOAD_MODE_FULL}
@@ -33,11 +32,4 @@ class DataStub:
         answer: pb.StartDataLoadResponse = self._channel.call(
             MarketDataServiceStub, "StartDataLoad", request, timeout
         )
-        if answer.session_id != request_id or not answer.operation.operation_id:
-            raise MalformedAnswerError(
-                f"{self._channel.target} was asked to load {request_id} and answered for "
-                f"{answer.session_id[:200]!r}.",
-                metadata={"target": self._channel.target},
-            )
-        path = answer.operation.freshness.path
-        return Started(answer.operation.operation_id, path[0].instance if path else "")
+        return started_from(answer, request_id, self._channel.target)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.started import Started
+from backend.started import Started, started_from
 from ktrdr.training.v1 import training_host_service_pb2, training_service_pb2
 from ktrdr.training.v1.training_host_service_pb2_grpc import TrainingHostServiceStub
 from ktrdr.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from shared.operations.conversion import optional_timestamp
-from shared.rpc.errors import MalformedAnswerError
 from shared.rpc.host_channel import HostChannel
 from shared.training.launcher import TrainingOrder
 
@@ -37,14 +36,7 @@ class TrainingStub:
         answer: training_service_pb2.StartTrainingResponse = self._channel.call(
             TrainingServiceStub, "StartTraining", _request(order, request_id), timeout
         )
-        if answer.session_id != request_id or not answer.operation.operation_id:
-            raise MalformedAnswerError(
-                f"{self._channel.target} was asked to start {request_id} and answered for "
-                f"{answer.session_id[:200]!r}.",
-                metadata={"target": self._channel.target},
-            )
-        path = answer.operation.freshness.path
-        return Started(answer.operation.operation_id, path[0].instance if path else "")
+        return started_from(answer, request_id, self._channel.target)
 
     def get_training_status(self, session_id: str, *, timeout: float) -> TrainingStatus:
         """Ask the deprecated way how a training is."""

@@ -144,16 +144,11 @@ class RpcServer:
         backlog = Backlog(limits.backlog, self._calls.under_way)
         self._pools = _pools(limits, backlog)
         admission = AdmissionInterceptor(_classes(services), self._pools)
-        # Without tokens nothing is looked at, and a call costs nothing more.
-        reads = [f"/{service.name}/{name}" for service in services for name in service.reads]
-        who: list[MethodInterceptor] = (
-            [AuthorizationInterceptor(security.tokens, reads)] if security.tokens else []
-        )
         chain = Chain(
             BacklogInterceptor(backlog),
             *around,
             ErrorInterceptor(limits.request_bytes),
-            *who,  # a call that may not pass does not learn how many do
+            *_who(services, security),  # a call that may not pass does not learn how many do
             admission,
             ViaInterceptor(instance),
             ClientWaitInterceptor(admission.waits_of),
@@ -222,6 +217,14 @@ class RpcServer:
     def _join_pools(self) -> None:
         for pool in self._pools:
             pool.shutdown(cancel_futures=True)
+
+
+def _who(services: Sequence[ServedService], security: ServerSecurity) -> list[MethodInterceptor]:
+    """What asks for a token; without tokens nothing is looked at, and a call costs no more."""
+    if not security.tokens:
+        return []
+    reads = [f"/{service.name}/{name}" for service in services for name in service.reads]
+    return [AuthorizationInterceptor(security.tokens, reads)]
 
 
 def _pools(limits: ServerLimits, backlog: Backlog) -> list[CallPool]:
