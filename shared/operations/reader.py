@@ -151,7 +151,8 @@ class Reader:
         records = self._store.page(wanted, after, limit + 1)
         found = [self._registry.take_up(record) for record in records[:limit]]
         lives = [live for live in found if isinstance(live, LiveOperation)]
-        targets = {live.operation_id: live.source.target for live in lives if live.source}
+        sources = [(live.operation_id, live.source) for live in lives]  # which goes at the end
+        targets = {id_: source.target for id_, source in sources if source is not None}
         results = refresh_all(self._refresher, lives, self._ttl, deadline)
         refreshed = {live.operation_id: result for live, result in zip(lives, results, strict=True)}
         for live in lives:

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 
+from shared.operations.live import LiveOperation
 from shared.operations.model import OperationStatus, OperationType
 from shared.operations.reader import OperationsPage
+from shared.operations.source import OperationSource
 from shared.operations.store import ACTIVE, OperationFilter, SortKey
 from shared.rpc.errors import HostUnreachableError
 from tests.support.eventually import eventually
@@ -217,3 +219,21 @@ def test_what_ends_while_it_is_listed_is_listed_as_ended(
 
     assert [S.COMPLETED] == [view.operation.status for view in page_of(setup).views]
     assert [] == ids(page_of(setup, ACTIVE))
+
+
+class Ending(LiveOperation):
+    """An operation that ends, on another thread, the moment after its source was looked at."""
+
+    source: OperationSource | None
+
+    def __getattribute__(self, name: str) -> object:
+        value = super().__getattribute__(name)
+        if name == "source":
+            self.source = None
+        return value
+
+
+def test_a_source_that_goes_while_it_is_looked_at_fails_no_listing(setup: Setup) -> None:
+    setup.remote(FakeRemoteSource(operation=operation(status=S.RUNNING))).__class__ = Ending
+
+    assert ["op"] == ids(page_of(setup))
