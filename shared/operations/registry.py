@@ -157,14 +157,29 @@ class Registry:
             record = self._store.get(live.operation_id)
         except StoreUnavailableError:
             return live
-        if record is None or record.operation.status.terminal:
+        if record is None:
             self.drop(live.operation_id)
-            if record is not None:
-                live.publish(record)
-            return record
+            return None
+        if record.operation.status.terminal:
+            return record if self._show_end(live, record) else live
         if record.owner != live.record.owner:
             live.follow(record, self._source_of(record))
         return live
+
+    def _show_end(self, live: LiveOperation, record: OperationRecord) -> bool:
+        """Make an end visible that another process has stored; False if not just now.
+
+        Who sees it may delete it, and whoever is about to store what he read
+        before would bring it back; he finds the end himself.
+        """
+        if not live.store_lock.acquire(blocking=False):
+            return False
+        try:
+            self.drop(live.operation_id)
+            live.publish(record)
+        finally:
+            live.store_lock.release()
+        return True
 
     def owns(self, record: OperationRecord) -> bool:
         """Whether the work is this process's own."""

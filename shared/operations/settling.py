@@ -107,6 +107,8 @@ class Settler:
 
         If another process on the same store was first to end it, that stands.
         """
+        if live.status.terminal:
+            return  # stored and published while we waited; it may have been deleted since
         record, metrics, first = live.unstored_part()
         kept = self._store.save(self._dated(live, record), metrics, first)
         if kept.operation.status.terminal:

@@ -246,6 +246,24 @@ def test_what_a_neighbour_recorded_before_it_went_away_is_found() -> None:
     assert life.service._registry.get("op") is None
 
 
+def test_an_end_that_a_neighbour_recorded_shows_when_nobody_here_is_storing() -> None:
+    """Else it could be deleted the moment it shows, and stored once more."""
+    life = Life()
+    recorded(life.store, SIBLING, status=S.RUNNING)
+    life.source.error = DOWN
+    life.look()
+    life.store.finish(record(status=S.FAILED, end_time=DAY))
+    live = life.service._registry._live["op"]
+    seen = []
+    with live.store_lock:
+        life.clock.advance(60)
+        seen.append(life.look().operation.status)
+    life.clock.advance(60)
+    seen.append(life.look().operation.status)
+
+    assert [S.RUNNING, S.FAILED] == seen
+
+
 def test_what_a_neighbour_was_told_to_forget_is_gone() -> None:
     life = Life()
     recorded(life.store, SIBLING, status=S.RUNNING)

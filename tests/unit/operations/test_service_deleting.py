@@ -43,3 +43,16 @@ def test_metrics_that_are_deleted_while_they_are_read_are_not_there() -> None:
 
     with pytest.raises(OperationNotFoundError):
         setup.service.get_operation("op", metrics_limit=10)
+
+
+@pytest.mark.parametrize("write", ["save", "save_strictly"])
+def test_a_write_that_waited_for_the_end_brings_nothing_back_that_was_deleted(write: str) -> None:
+    setup = Setup()
+    setup.running()
+    live = setup.service._registry._live["op"]
+    setup.service.complete_operation("op", RESULT)
+    setup.service.delete_operation("op")
+
+    getattr(setup.service._settler, write)(live)
+
+    assert setup.store.get("op") is None
