@@ -347,15 +347,19 @@ class OperationsService:
         return self._reader.list_operations(wanted, after, limit, deadline=deadline)
 
     def note_told(self, operation_id: str, told: Collection[str]) -> None:
-        """Note that these instances know how an operation ended.
+        """Note that these instances know how an operation ended, if the store takes it.
 
-        Until the one that started it does, its record is not pruned by count.
+        Until the one that started it does, its record is not pruned by count. So
+        what could not be noted is only kept longer, and noted when it is told again.
         """
         if not told:
             return
-        record = self._store.get(operation_id)
-        if record is not None and not record.outcome_read and record.starter in told:
-            self._store.mark_read(operation_id)
+        try:
+            record = self._store.get(operation_id)
+            if record is not None and not record.outcome_read and record.starter in told:
+                self._store.mark_read(operation_id)
+        except StoreUnavailableError as error:
+            logger.warning("Who knows how operation %s ended is not noted: %s", operation_id, error)
 
     def open_operations(self) -> Counter[tuple[OperationType, OperationStatus]]:
         """Count the open operations in memory by type and state."""

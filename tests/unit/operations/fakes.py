@@ -151,6 +151,11 @@ class FlakyStore(MemoryOperationStore):
         self._reach_to_read()
         return super().page(wanted, after, limit)
 
+    def mark_read(self, operation_id: str) -> None:
+        """Note that an end is known, unless away."""
+        self._reach()
+        super().mark_read(operation_id)
+
     def prune(self, keep: int, ended_before: datetime, limit: int) -> Sequence[str]:
         """Forget what is beyond the retention, unless away."""
         self._reach()

@@ -77,6 +77,22 @@ def test_what_another_process_started_waits_until_that_has_read_how_it_ended() -
     assert ["b", "c", "d", "e"] == kept(life)
 
 
+@pytest.mark.parametrize("fault", ["away", "gone"])
+def test_an_end_that_cannot_be_noted_as_told_is_told_all_the_same(
+    fault: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    life = life_that_keeps(1)
+    run(life, "a", starter="backend")
+    setattr(life.store, fault, True)
+    life.service.note_told("a", ["backend"])
+    assert "Who knows how operation a ended is not noted" in caplog.text
+
+    setattr(life.store, fault, False)
+    run(life, "b")
+    run(life, "c")
+    assert ["a", "b", "c"] == kept(life)
+
+
 def test_what_nobody_reads_is_forgotten_by_age() -> None:
     life = life_that_keeps(1, days=2.0)
     run(life, "a", starter="backend")
