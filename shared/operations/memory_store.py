@@ -32,12 +32,14 @@ class MemoryOperationStore:
                 self._put(record)
             return kept or record
 
-    def discard(self, operation_id: str) -> None:
+    def discard(self, record: OperationRecord) -> None:
         """Forget an operation that was refused before it began."""
         with self._lock:
-            record = self._records.get(operation_id)
-            if record is not None and not record.operation.status.terminal:
-                self._forget(record)
+            kept = self._records.get(record.operation.operation_id)
+            if kept is None or kept.operation.status.terminal:
+                return
+            if kept.operation.create_time == record.operation.create_time:
+                self._forget(kept)
 
     def save(
         self, record: OperationRecord, metrics: Sequence[Metric] = (), first: int = 0

@@ -232,7 +232,7 @@ class Registry:
             return again
         live = self.get(operation_id)
         if live is None:
-            self._store.discard(operation_id)
+            self._store.discard(record)
         return live
 
 

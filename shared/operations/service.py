@@ -149,15 +149,16 @@ class OperationsService:
     def _start(self, new: NewOperation, launch: Launch) -> None:
         if _is_there(self._store.get(new.operation_id), new):
             return
+        record = self._new_record(new)
         launch.reserve()
         try:
-            kept = self._create(new)
+            kept = self._create(record)
             if kept is None:
                 launch.begin(new.operation_id)
                 return
         except BaseException:
             self._registry.drop(new.operation_id)
-            self._discard(new.operation_id)
+            self._discard(record)
             launch.release()
             raise
         # Another process on the same store was a moment faster.
@@ -165,15 +166,15 @@ class OperationsService:
         launch.release()
         _is_there(kept, new)
 
-    def _discard(self, operation_id: str) -> None:
+    def _discard(self, record: OperationRecord) -> None:
         """Forget a refused operation; why it was refused matters more than a store that is away."""
         try:
-            self._store.discard(operation_id)
+            self._store.discard(record)
         except StoreUnavailableError as error:
+            operation_id = record.operation.operation_id
             logger.error("Operation %s was refused but stays stored: %s", operation_id, error)  # noqa: TRY400  # the sentence says it
 
-    def _create(self, new: NewOperation) -> OperationRecord | None:
-        """Record a new operation; return the record of another that has its id, or None."""
+    def _new_record(self, new: NewOperation) -> OperationRecord:
         now = self._clock.now()
         operation = Operation(
             operation_id=new.operation_id,
@@ -183,14 +184,17 @@ class OperationsService:
             update_time=now,
             metadata=dict(new.metadata),
         )
-        record = OperationRecord(
+        return OperationRecord(
             operation, self._owner, new.request_id, new.fingerprint, starter=new.starter
         )
+
+    def _create(self, record: OperationRecord) -> OperationRecord | None:
+        """Keep a new operation; return the record of another that has its id, or None."""
         self._registry.add(LiveOperation(record, self._clock.monotonic()))
         kept = self._store.create(record)
         if kept != record:
             return kept
-        self.monitor.created(new.type)
+        self.monitor.created(record.operation.type)
         self._prune()
         return None
 

@@ -53,10 +53,12 @@ class SqlOperationStore:
         with self._connections.writing(what) as db:
             return self._put(db, self._insert, record) or record
 
-    def discard(self, operation_id: str) -> None:
-        """Forget an operation that was refused before it began; one that has ended stays."""
+    def discard(self, record: OperationRecord) -> None:
+        """Forget an operation that was refused before it began, not another of its id."""
+        operation_id = record.operation.operation_id
+        meant = and_(OPEN, _o.create_time == to_micros(record.operation.create_time))
         with self._connections.writing(f"Operation {operation_id} could not be discarded") as db:
-            self._forget(db, operation_id, OPEN)
+            self._forget(db, operation_id, meant)
 
     def save(
         self, record: OperationRecord, metrics: Sequence[Metric] = (), first: int = 0

@@ -62,8 +62,13 @@ class OperationStore(Protocol):
         """Keep a new record; if its id is taken, change nothing and return the kept one."""
         ...
 
-    def discard(self, operation_id: str) -> None:
-        """Forget an operation that was refused before it began; one that has ended stays."""
+    def discard(self, record: OperationRecord) -> None:
+        """Forget an operation that was refused before it began.
+
+        It is the open one with this record's id and `create_time`, whatever else
+        of it has been changed: one that has ended stays, and one that another
+        process has created under the id.
+        """
         ...
 
     def save(

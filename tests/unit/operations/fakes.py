@@ -166,10 +166,10 @@ class FlakyStore(MemoryOperationStore):
         self._reach()
         return super().create(record)
 
-    def discard(self, operation_id: str) -> None:
+    def discard(self, record: OperationRecord) -> None:
         """Forget an operation, unless away."""
         self._reach()
-        super().discard(operation_id)
+        super().discard(record)
 
     def save(
         self, record: OperationRecord, metrics: Sequence[Metric] = (), first: int = 0

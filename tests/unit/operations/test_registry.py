@@ -266,10 +266,10 @@ def test_an_end_that_a_neighbour_recorded_shows_when_nobody_here_is_storing() ->
 
 def test_what_a_neighbour_was_told_to_forget_is_gone() -> None:
     life = Life()
-    recorded(life.store, SIBLING, status=S.RUNNING)
+    kept = recorded(life.store, SIBLING, status=S.RUNNING)
     life.source.operation = operation(status=S.RUNNING)
     life.look()
-    life.store.discard("op")
+    life.store.discard(kept)
     life.source.error = DOWN
     life.clock.advance(60)
 
@@ -371,6 +371,15 @@ def test_a_refused_start_that_could_not_be_forgotten_is_forgotten_later() -> Non
 
     assert () == life.service.list_operations(ACTIVE, None, 10).views
     assert 0 == life.store.count(ACTIVE)
+
+
+def test_a_leftover_that_has_been_started_anew_meanwhile_stays() -> None:
+    life = Life()
+    leftover = record(create_time=DAY - timedelta(seconds=1))
+    anew = recorded(life.store, SIBLING, status=S.RUNNING)
+
+    assert life.service._registry.take_up(leftover) is None
+    assert anew == life.store.get("op")
 
 
 def test_what_has_ended_can_be_deleted_and_nothing_else() -> None:

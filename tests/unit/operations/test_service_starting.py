@@ -26,6 +26,7 @@ from tests.unit.operations.fakes import (
     Worker,
     in_threads,
     new_operation,
+    record,
 )
 
 S = OperationStatus
@@ -185,6 +186,19 @@ def test_why_a_start_was_refused_is_not_hidden_by_a_store_that_is_away(setup: Se
     with pytest.raises(ResourceExhaustedError):
         setup.service.start_operation(new_operation(), launch)
     assert 1 == launch.released
+
+
+def test_a_start_that_is_refused_leaves_what_another_process_has_started(setup: Setup) -> None:
+    others = record()
+    setup.clock.advance(1)
+    launch = FakeLaunch(setup.service)
+    launch.reserve = lambda: setup.store.create(others)  # type: ignore[method-assign,assignment]  # just then
+    setup.service.refuse_starts()
+
+    with pytest.raises(ProcessStoppingError):
+        setup.service.start_operation(new_operation(), launch)
+
+    assert others == setup.store.get("op")
 
 
 def test_a_stopping_process_starts_nothing_but_finds_what_there_is(setup: Setup) -> None:

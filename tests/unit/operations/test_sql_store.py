@@ -39,7 +39,7 @@ def test_services_see_only_their_own(database: Engine) -> None:
     assert (None, (), []) == (host.get("op"), host.metrics("op", 0, 9), host.page(ANY, None, 9))
     assert (0, False, []) == (host.count(ANY), host.delete("op"), list(host.prune(0, DAY, 9)))
     host.finish(record("op", status=S.FAILED), [metric(2), metric(3)])
-    host.discard("op")
+    host.discard(record("op"))
     host.delete("op")
     assert record("op", status=S.COMPLETED) == backend.get("op")
     assert [1] == steps(backend.metrics("op", 0, 9))
@@ -148,7 +148,7 @@ WRITES: Mapping[str, Callable[[SqlOperationStore], object]] = {
     "create": lambda store: store.create(record("new")),
     "save": lambda store: store.save(record("op", status=S.RUNNING), [metric(2), metric(3)], 1),
     "finish": lambda store: store.finish(record("op", status=S.FAILED), [metric(2)], 1),
-    "discard": lambda store: store.discard("op"),
+    "discard": lambda store: store.discard(record("op")),
     "delete": lambda store: store.delete("old"),
     "mark_read": lambda store: store.mark_read("old"),
     "prune": lambda store: store.prune(0, DAY, 10),

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.operations.model import OperationRecord, OperationStatus, OperationType
+from shared.operations.model import OperationRecord, OperationStatus, OperationType, Owner
 from shared.operations.store import (
     ACTIVE,
     MetricsMissingError,
@@ -73,8 +73,8 @@ def test_a_terminal_record_stays_as_it_is(store: OperationStore) -> None:
 def test_a_discarded_record_is_gone(store: OperationStore) -> None:
     store.create(made(1))
     store.create(made(2))
-    store.discard("op-1")
-    store.discard("op-1")
+    store.discard(made(1))
+    store.discard(made(1))
 
     assert store.get("op-1") is None
     assert (1, [made(2)]) == (store.count(ANY), list(store.page(ANY, None, 10)))
@@ -232,10 +232,28 @@ def test_a_log_of_many_pages_is_kept_whole(store: OperationStore) -> None:
 
 def test_an_operation_that_has_ended_is_not_discarded(store: OperationStore) -> None:
     store.finish(made(1, S.FAILED), [metric(1)])
-    store.discard("op-1")
+    store.discard(made(1))
 
     assert made(1, S.FAILED) == store.get("op-1")
     assert [1] == steps(store.metrics("op-1", 0, 10))
+
+
+def test_what_another_has_created_under_the_id_is_not_discarded(store: OperationStore) -> None:
+    others = made(1, S.RUNNING)
+    store.save(others, [metric(1)])
+    a_moment_before = others.operation.create_time - timedelta(microseconds=1)
+    store.discard(record("op-1", create_time=a_moment_before))
+
+    assert others == store.get("op-1")
+    assert [1] == steps(store.metrics("op-1", 0, 10))
+
+
+def test_a_record_is_discarded_whoever_it_was_assigned_to(store: OperationStore) -> None:
+    store.create(made(1))
+    store.save(replace(made(1), owner=Owner("host", "first", "host:50052")))
+    store.discard(made(1))
+
+    assert store.get("op-1") is None
 
 
 @pytest.mark.parametrize("forget", ["discard", "delete", "prune"])
@@ -247,8 +265,10 @@ def test_nothing_of_a_forgotten_operation_comes_back_with_its_id(
     write(made(1, S.FAILED if ended else S.RUNNING), [metric(1), metric(2)])
     if forget == "prune":
         store.prune(0, DAY, 10)
+    elif ended:
+        store.delete("op-1")
     else:
-        getattr(store, forget)("op-1")
+        store.discard(made(1))
 
     assert made(1) == store.create(made(1))
     assert [] == steps(store.metrics("op-1", 0, 10))
