@@ -124,6 +124,8 @@ class LiveOperation:
         self._owner_liveness: Liveness | None = None
         self._worker: threading.Thread | None = None
         self._cancel_wanted = _cancel_of(record.operation)
+        self._cancel_telling: Latch | None = None
+        """Set once the caller who tells the worker has done so or failed; None if nobody does."""
         self._waiters: set[threading.Event] = set()
         self._upstream_wait = False
         self.reconsidered_at = -inf
@@ -219,18 +221,36 @@ class LiveOperation:
             self._change(status=OperationStatus.RUNNING, start_time=at, update_time=at)
             return True
 
-    def want_cancel(self, reason: str, at: datetime) -> bool:
-        """Note that somebody wants it cancelled; False if that was known or is too late."""
+    def want_cancel(self, reason: str, at: datetime) -> bool | Latch:
+        """Note that somebody wants it cancelled; True if he is to tell the worker.
+
+        False if it has been told, or if it is too late. While another caller is
+        telling it, a latch that is set when he has succeeded or failed.
+        """
         with self.lock:
-            if self.ending is not None or self.status.terminal or self._cancel_wanted is not None:
+            if self.ending is not None or self.status.terminal:
                 return False
+            if self._cancel_wanted is not None:
+                return self._cancel_telling or False
             self._cancel_wanted = (at, reason)
+            self._cancel_telling = Latch()
             return True
 
+    def note_cancel_told(self) -> None:
+        """Note that the worker knows."""
+        self._end_telling(told=True)
+
     def unwant_cancel(self) -> None:
-        """Take the note back: the worker could not be told."""
+        """Take the note back: the worker could not be told; whoever waits may try."""
+        self._end_telling(told=False)
+
+    def _end_telling(self, *, told: bool) -> None:
         with self.lock:
-            self._cancel_wanted = None
+            telling, self._cancel_telling = self._cancel_telling, None
+            if not told:
+                self._cancel_wanted = None
+        if telling is not None:
+            telling.set()
 
     def mark_cancelling(self, at: datetime) -> bool:
         """RUNNING → CANCELLING, if the worker has not ended meanwhile."""

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import inf
@@ -18,6 +19,7 @@ from shared.clock import Clock, SystemClock
 from shared.operations import endings
 from shared.operations.bridge import ProgressBridge
 from shared.operations.flights import FULL_TIMEOUT
+from shared.operations.latch import Latch
 from shared.operations.live import LiveOperation
 from shared.operations.model import (
     FreshnessSource,
@@ -379,7 +381,7 @@ class OperationsService:
     def cancel_operation(
         self, operation_id: str, reason: str = "", *, deadline: float = inf
     ) -> OperationView:
-        """Ask an operation to stop; once asked or ended, nothing more happens.
+        """Ask an operation to stop; once its owner was told, or it ended, nothing more happens.
 
         Raises OperationNotFoundError; UnavailableError, with nothing changed,
         if the owner of the work cannot be told.
@@ -392,11 +394,27 @@ class OperationsService:
             )
         live = self._registry.find(operation_id)
         if isinstance(live, LiveOperation):
-            if live.want_cancel(reason, self._clock.now()):
+            if self._is_to_tell(live, reason, deadline):
                 self._cancel(live, reason, deadline)
             if live.ending is not None:  # perhaps another caller is storing it
                 self._settler.settle(live, wait=True)
         return self.get_operation(operation_id, deadline=deadline)
+
+    def _is_to_tell(self, live: LiveOperation, reason: str, deadline: float) -> bool:
+        """Whether this caller is the one to tell the worker; False if it knows or has ended.
+
+        While another is telling it nobody knows whether it will: who waits takes
+        over from one who fails.
+        """
+        until = min(self._clock.monotonic() + FULL_TIMEOUT, deadline)
+        while isinstance(wanted := live.want_cancel(reason, self._clock.now()), Latch):
+            with self._place_at(live.source):
+                if not wanted.wait(max(0.0, until - self._clock.monotonic())):
+                    raise UnavailableError(
+                        f"Another caller is still telling the owner of operation "
+                        f"{live.operation_id} to stop it; cancel again."
+                    )
+        return wanted
 
     def _cancel(self, live: LiveOperation, reason: str, deadline: float) -> None:
         source = live.source
@@ -404,9 +422,10 @@ class OperationsService:
             timeout = min(FULL_TIMEOUT, deadline - self._clock.monotonic())
             try:
                 self._tell(source, reason, max(0.0, timeout))
-            except KtrdrError:
+            except BaseException:  # whatever it was, the next caller has to try again
                 live.unwant_cancel()
                 raise
+        live.note_cancel_told()
         here = source is None or source.kind is FreshnessSource.BRIDGE
         if not here:
             self._reader.refresh(live, 0.0, deadline)  # a queued one has ended at once
@@ -419,12 +438,15 @@ class OperationsService:
             self._settler.save(live)
 
     def _tell(self, source: OperationSource, reason: str, timeout: float) -> None:
-        """Tell the worker to stop; only so many callers wait for one target that is slow."""
-        if source.target is None:
+        """Tell the worker to stop."""
+        with self._place_at(source):
             source.cancel(reason, timeout)
-            return
-        with self._refresher.outages.waiting_for(source.target, to_cancel=True):
-            source.cancel(reason, timeout)
+
+    def _place_at(self, source: OperationSource | None) -> AbstractContextManager[object]:
+        """A place among those who wait to cancel: only so many do for one target that is slow."""
+        if source is None or source.target is None:
+            return nullcontext()
+        return self._refresher.outages.waiting_for(source.target, to_cancel=True)
 
     # ---------------------------------------------------------------- deleting
 

@@ -18,6 +18,7 @@ from hypothesis.stateful import (
 )
 
 from shared.operations import endings
+from shared.operations.latch import Latch
 from shared.operations.live import Ending, Flight, LiveOperation
 from shared.operations.model import (
     TRANSITIONS,
@@ -174,6 +175,7 @@ def test_there_is_nothing_to_seal_without_an_ending() -> None:
 
 def test_cancelling_is_wanted_once_and_recorded(live: LiveOperation) -> None:
     assert live.want_cancel("first", DAY)
+    live.note_cancel_told()
     assert not live.want_cancel("second", LATER)
     live.begin(threading.current_thread(), DAY)
 
@@ -192,6 +194,40 @@ def test_a_cancellation_taken_back_can_be_wanted_again(live: LiveOperation) -> N
     live.unwant_cancel()
 
     assert live.want_cancel("second", DAY)
+
+
+def test_who_cancels_while_another_tells_the_worker_waits_for_that(live: LiveOperation) -> None:
+    live.want_cancel("first", DAY)
+    telling = live.want_cancel("second", LATER)
+    assert isinstance(telling, Latch)
+    assert not telling.is_set()
+    live.note_cancel_told()
+
+    assert telling.is_set()
+    assert live.want_cancel("second", LATER) is False
+
+
+def test_one_who_waits_takes_over_from_one_who_could_not_tell(live: LiveOperation) -> None:
+    live.want_cancel("first", DAY)
+    telling = live.want_cancel("second", LATER)
+    live.unwant_cancel()
+    assert isinstance(telling, Latch)
+    assert telling.is_set()
+
+    assert live.want_cancel("second", LATER) is True
+    live.note_cancel_told()
+    live.begin(threading.current_thread(), DAY)
+    live.mark_cancelling(LATER)
+    assert (LATER, "second") == (
+        live.record.operation.cancel_time,
+        live.record.operation.cancel_reason,
+    )
+
+
+def test_what_is_recorded_as_cancelling_has_been_told() -> None:
+    recorded = record(status=S.CANCELLING, cancel_time=DAY, cancel_reason="first")
+
+    assert not LiveOperation(recorded, 0.0).want_cancel("second", LATER)
 
 
 def test_what_has_ended_cannot_be_cancelled() -> None:

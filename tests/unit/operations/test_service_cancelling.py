@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from shared.operations.model import OperationStatus
 from shared.rpc.errors import (
     HostUnreachableError,
     OperationCancelledError,
+    RefreshBusyError,
+    UnavailableError,
 )
 from tests.support.eventually import eventually
 from tests.support.sources import FakeRemoteSource
@@ -143,6 +147,115 @@ def test_an_owner_that_cannot_be_told_changes_nothing(setup: Setup) -> None:
     source.cancel_error = None
     assert S.CANCELLING is setup.service.cancel_operation("op", "again").operation.status
     assert "again" == source.cancels[0][0]
+
+
+class SlowToHear(FakeRemoteSource):
+    """An owner that the first caller tells for as long as the test wants."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        super().__init__(operation=operation(status=S.RUNNING))
+        self.telling = threading.Event()
+        self.heard = threading.Event()
+        self.error_of_first = error
+
+    def cancel(self, reason: str, timeout: float) -> None:
+        if self.telling.is_set():
+            super().cancel(reason, timeout)
+            return
+        self.telling.set()
+        assert self.heard.wait(10)
+        if self.error_of_first is not None:
+            raise self.error_of_first
+        super().cancel(reason, timeout)
+
+
+def two_cancel(setup: Setup, source: SlowToHear) -> tuple[Background, Background]:
+    """Begin two cancellations; the second waits for what becomes of the first."""
+    live = setup.remote(source)
+    setup.service.get_operation("op")
+    first = Background(lambda: setup.service.cancel_operation("op", "first"))
+    assert source.telling.wait(10)
+    second = Background(lambda: setup.service.cancel_operation("op", "second"))
+    eventually(lambda: live._cancel_telling is not None and live._cancel_telling.waiting == 1)
+    return first, second
+
+
+def test_of_two_who_cancel_one_tells_the_owner_and_both_are_answered_then(setup: Setup) -> None:
+    source = SlowToHear()
+    first, second = two_cancel(setup, source)
+    assert second.running
+    source.heard.set()
+
+    for each in (first, second):
+        each.result()
+    assert ["first"] == [reason for reason, _ in source.cancels]
+    cancelling = setup.service.get_operation("op").operation
+    assert (S.CANCELLING, "first") == (cancelling.status, cancelling.cancel_reason)
+
+
+def test_of_two_who_cancel_the_second_takes_over_if_the_first_fails(setup: Setup) -> None:
+    source = SlowToHear(HostUnreachableError("down"))
+    first, second = two_cancel(setup, source)
+    source.heard.set()
+
+    with pytest.raises(HostUnreachableError):
+        first.result()
+    second.result()
+    assert ["second"] == [reason for reason, _ in source.cancels]
+    cancelling = setup.service.get_operation("op").operation
+    assert (S.CANCELLING, "second") == (cancelling.status, cancelling.cancel_reason)
+
+
+def test_of_two_who_cancel_in_vain_neither_is_promised_anything(setup: Setup) -> None:
+    source = SlowToHear(HostUnreachableError("down"))
+    source.cancel_error = HostUnreachableError("down")
+    first, second = two_cancel(setup, source)
+    source.heard.set()
+
+    for each in (first, second):
+        with pytest.raises(HostUnreachableError):
+            each.result()
+    assert S.RUNNING is setup.status()
+
+
+def test_who_has_no_time_to_wait_for_another_to_tell_the_owner_is_promised_nothing(
+    setup: Setup,
+) -> None:
+    source = SlowToHear()
+    first, second = two_cancel(setup, source)
+
+    with pytest.raises(UnavailableError, match="still telling"):
+        setup.service.cancel_operation("op", "third", deadline=setup.clock.monotonic())
+    source.heard.set()
+    for each in (first, second):
+        each.result()
+
+
+def test_only_so_many_wait_for_one_who_tells_an_owner_that_is_slow() -> None:
+    setup = Setup(refresh_waiters=2)
+    source = SlowToHear()
+    first, second = two_cancel(setup, source)
+
+    with pytest.raises(RefreshBusyError):
+        setup.service.cancel_operation("op", "third")
+    source.heard.set()
+    for each in (first, second):
+        each.result()
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), KeyboardInterrupt()])
+def test_whatever_keeps_an_owner_from_being_told_it_can_be_told_again(
+    setup: Setup, error: BaseException
+) -> None:
+    source = FakeRemoteSource(operation=operation(status=S.RUNNING), cancel_error=error)
+    setup.remote(source)
+    setup.service.get_operation("op")
+    with pytest.raises(type(error)):
+        setup.service.cancel_operation("op", "try")
+    source.cancel_error = None
+
+    assert S.CANCELLING is setup.service.cancel_operation("op", "again").operation.status
+    assert ["again"] == [reason for reason, _ in source.cancels]
 
 
 def test_cancelling_what_another_caller_is_storing_tells_how_it_ended(setup: Setup) -> None:
