@@ -22,6 +22,8 @@ class Fault:
     """Nobody can write for now; reading goes on."""
 
 
+UNFIT = (ValueError, TypeError, KeyError, OverflowError)
+"""What a row raises that does not fit a record, or a record that does not fit a row."""
 _FULL = "the disk that holds {name} is full. Make room there"
 _READ_ONLY = "{name} cannot be written to. Make the file and its folder writable"
 _DAMAGED = "{name} is damaged. Restore a copy, or move it away to begin with an empty one"
@@ -85,7 +87,7 @@ def _find(error: BaseException) -> Fault:
     state: str | None = getattr(error, "sqlstate", None)
     if state:
         return _by_prefix(_POSTGRES, state)
-    if type(error).__module__ == "builtins":
+    if isinstance(error, UNFIT):
         return _UNFIT
     kinds = {each.__name__ for each in type(error).__mro__ if each.__module__[:7] == "psycopg"}
     if not kinds & {"OperationalError", "InterfaceError"}:

@@ -11,15 +11,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from shared.clock import Clock
 from shared.operations.breaker import Breaker
-from shared.operations.database_faults import fault_of, name_of
+from shared.operations.database_faults import UNFIT, fault_of, name_of
 from shared.rpc.errors import StoreUnavailableError
 
 BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
 """SQLite takes the write lock at once: who reads first and then writes may deadlock."""
 PATIENCE = 5.0
 """Seconds a caller waits for a connection that others use."""
-_UNFIT = (ValueError, TypeError, KeyError, OverflowError)
-"""What a row raises that does not fit a record, or a record that does not fit a row."""
 
 
 class Connections:
@@ -33,7 +31,7 @@ class Connections:
         self.engine = engine
         self._begin = BEGIN[engine.dialect.name]
         self._name = name_of(engine)
-        self._errors = (SQLAlchemyError, engine.dialect.loaded_dbapi.Error, *_UNFIT)
+        self._errors = (SQLAlchemyError, engine.dialect.loaded_dbapi.Error, *UNFIT)
         # SQLite has one writer at a time; the others wait here, in turn.
         connections: int = engine.pool.size()  # type: ignore[attr-defined]  # it is a QueuePool
         writers = 1 if engine.dialect.name == "sqlite" else connections // 2

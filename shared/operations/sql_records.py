@@ -67,7 +67,7 @@ def record_to_row(service: str, record: OperationRecord) -> dict[str, object]:
 
 
 def row_to_record(row: Row[Any]) -> OperationRecord:
-    """The record of a row; ValueError, KeyError or TypeError if it makes none."""
+    """The record of a row; ValueError, TypeError, KeyError or OverflowError if it makes none."""
     return OperationRecord(
         operation=_operation(row),
         owner=Owner(

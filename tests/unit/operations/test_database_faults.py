@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sqlite3
 
 import psycopg
@@ -30,6 +31,8 @@ def sqlite_error(name: str) -> sqlite3.Error:
         (errors.UndefinedTable("some\nwords"), "X failed (some)"),
         (psycopg.DataError("some words"), "X failed (some words)"),
         (ValueError("some words"), "a record does not fit X (some words)"),
+        (OverflowError("some words"), "a record does not fit X (some words)"),
+        (json.JSONDecodeError("some words", "{", 1), "a record does not fit X (some words: line"),
     ],
 )
 def test_a_cause_is_put_in_words(error: Exception, sentence: str) -> None:

@@ -144,6 +144,20 @@ def test_a_record_that_makes_no_row_is_refused_and_nothing_is_kept(
     assert None is store.get("op")
 
 
+def test_a_record_that_was_damaged_is_named_as_such(database: Engine) -> None:
+    store = SqlOperationStore(database, uuid4().hex)
+    store.create(record("op"))
+    with database.connect() as db:
+        db.execute(
+            update(OPERATIONS)
+            .where(OPERATIONS.c.service == store._service)
+            .values({"metadata": '{"half'})
+        )
+
+    with pytest.raises(StoreUnavailableError, match=r"a record does not fit .*newer ktrdr"):
+        store.get("op")
+
+
 WRITES: Mapping[str, Callable[[SqlOperationStore], object]] = {
     "create": lambda store: store.create(record("new")),
     "save": lambda store: store.save(record("op", status=S.RUNNING), [metric(2), metric(3)], 1),
