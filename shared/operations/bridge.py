@@ -101,8 +101,9 @@ class ProgressBridge:
     def _update_state(self, percentage: float | None, message: str, **fields: object) -> None:
         """Publish a state. Fields that Progress lacks go to its context.
 
-        A percentage of None keeps the last one. Values must be plain numbers or
-        strings.
+        A percentage of None keeps the last one. Raises TypeError unless values,
+        percentage and message are plain numbers or strings, ValueError unless the
+        percentage is 0 to 100; then nothing is published.
         """
         self._publish_state(percentage, message, fields)
         if self.cancel.requested:
@@ -124,6 +125,9 @@ class ProgressBridge:
         self, percentage: float | None, message: str, fields: Mapping[str, object]
     ) -> None:
         refuse_mutable(fields)
+        refuse_mutable({"percentage": percentage, "message": message})
+        if percentage is not None and not 0 <= percentage <= 100:  # nor NaN, which would stick
+            raise ValueError(f"percentage must be 0 to 100, got {percentage}")
         if percentage is None and (progress := self.get_status()) is not None:
             percentage = progress.percentage
         with self._lock:

@@ -123,7 +123,7 @@ def test_thread_safety_concurrent_access() -> None:
     assert all(sorted(each) == each for each in percentages)
 
 
-@given(st.lists(st.none() | st.floats(allow_infinity=False), min_size=1, max_size=20))
+@given(st.lists(st.none() | st.floats(0, 100), min_size=1, max_size=20))
 def test_the_percentage_never_falls_and_stays_in_range(reported: list[float | None]) -> None:
     worker = Worker()
     seen: list[float] = []
@@ -177,6 +177,28 @@ def test_a_report_refuses_what_could_change_later(value: object) -> None:
     with pytest.raises(TypeError, match=r"loss is a .*: report plain numbers"):
         worker.report(1, "", loss=value)
     assert worker.bridge.get_status() is None
+
+
+@pytest.mark.parametrize("value", [np.float64(1), np.zeros(2)])
+def test_a_state_refuses_a_percentage_and_a_message_that_could_change_later(value: float) -> None:
+    worker = Worker()
+    with pytest.raises(TypeError, match=r"percentage is a .*: report plain numbers"):
+        worker.report(value, "")
+    with pytest.raises(TypeError, match=r"message is a .*: report plain numbers"):
+        worker.report(1, value)  # type: ignore[arg-type]  # that is what must not work
+    assert worker.bridge.get_status() is None
+
+
+@pytest.mark.parametrize("percentage", [float("nan"), float("inf"), -0.1, 100.1, 101])
+def test_a_percentage_that_is_none_is_refused_and_changes_nothing(percentage: float) -> None:
+    worker = Worker()
+    worker.report(40, "before")
+    with pytest.raises(ValueError, match=f"percentage must be 0 to 100, got {percentage}"):
+        worker.report(percentage, "after")
+
+    status = worker.bridge.get_status()
+    assert status is not None
+    assert (40, "before") == (status.percentage, status.message)
 
 
 @pytest.mark.parametrize("value", [np.float64(1), np.zeros(2)])
