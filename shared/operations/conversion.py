@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -187,8 +188,18 @@ def set_operation(message: pb.Operation, operation: Operation) -> None:
 
 
 def _set_progress(message: pb.Progress, progress: Progress) -> None:
-    message.message = progress.message
-    message.phase = progress.phase
+    try:
+        _set_words(message, progress)
+    except UnicodeEncodeError:
+        _set_words(
+            message,
+            replace(
+                progress,
+                message=_in_utf8(progress.message),
+                phase=_in_utf8(progress.phase),
+                context={_in_utf8(k): _in_utf8(v) for k, v in progress.context.items()},
+            ),
+        )
     message.current_step = progress.current_step
     message.items_processed = progress.items_processed
     if progress.percentage is not None:
@@ -197,16 +208,36 @@ def _set_progress(message: pb.Progress, progress: Progress) -> None:
         message.total_steps = progress.total_steps
     if progress.items_total is not None:
         message.items_total = progress.items_total
-    if progress.context:
-        message.context.update(progress.context)
     if progress.update_time is not None:
         set_time(message.update_time, progress.update_time)
     if progress.estimated_remaining is not None:
         set_duration(message.estimated_remaining, progress.estimated_remaining)
 
 
+def _set_words(message: pb.Progress, progress: Progress) -> None:
+    """Set what a worker has said; UnicodeEncodeError if UTF-8 lacks some of it."""
+    message.message = progress.message
+    message.phase = progress.phase
+    if progress.context:
+        message.context.update(progress.context)
+
+
 def metric_to_proto(metric: Metric) -> pb.Metric:
     """Convert a metric."""
+    try:
+        return _metric(metric)
+    except UnicodeEncodeError:
+        return _metric(
+            replace(
+                metric,
+                kind=_in_utf8(metric.kind),
+                values={_in_utf8(k): value for k, value in metric.values.items()},
+                labels={_in_utf8(k): _in_utf8(v) for k, v in metric.labels.items()},
+            )
+        )
+
+
+def _metric(metric: Metric) -> pb.Metric:
     return pb.Metric(
         time=timestamp(metric.time),
         kind=metric.kind,
@@ -233,14 +264,17 @@ def error_to_proto(error: OperationError) -> pb.OperationError:
 
 
 def _sendable(text: str, length: int) -> str:
-    """Cut a text and replace what UTF-8 lacks.
+    """Cut a text to what is sent of it; what a worker raised may hold a file's whole content."""
+    return _in_utf8(text if len(text) <= length else text[: length - 1] + "…")
 
-    What a worker raised may hold anything: a file's whole content, half a
-    character of a file name. Its operation must stay readable, and every
-    listing that holds it.
+
+def _in_utf8(text: str) -> str:
+    """Replace what UTF-8 lacks.
+
+    What a worker says or raises may hold half a character of a file name. Its
+    operation must stay readable, and every listing that holds it.
     """
-    cut = text if len(text) <= length else text[: length - 1] + "…"
-    return cut.encode("utf-8", "replace").decode()
+    return text.encode("utf-8", "replace").decode()
 
 
 def freshness_to_proto(freshness: Freshness) -> pb.Freshness:

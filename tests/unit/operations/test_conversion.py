@@ -8,9 +8,16 @@ from google.protobuf.duration_pb2 import Duration
 from ktrdr.operations.v1 import operation_pb2 as pb
 from shared.operations import conversion
 from shared.operations.conversion import OperationMessages, view_to_proto
-from shared.operations.model import Freshness, FreshnessSource, Liveness, Operation
+from shared.operations.model import (
+    Freshness,
+    FreshnessSource,
+    Liveness,
+    Metric,
+    Operation,
+    Progress,
+)
 from shared.operations.views import OperationView
-from tests.unit.operations.fakes import operation
+from tests.unit.operations.fakes import DAY, operation
 
 
 def view(of: Operation, age: float) -> OperationView:
@@ -63,6 +70,32 @@ def test_only_the_last_ones_that_were_asked_for_twice_are_remembered(
         filled(messages, view(kept, 0.0))
 
     assert ["a", "a", "b", "c", "c", "a"] == built
+
+
+def test_half_a_character_in_what_a_worker_reports_makes_no_operation_unreadable() -> None:
+    said = Progress(
+        message="reading caf\udce4.csv",
+        phase="\udce4",
+        context={"file": "caf\udce4.csv", "sy\udce4mbol": "IBM"},
+    )
+
+    progress = view_to_proto(view(operation(progress=said), 0.0)).progress
+
+    assert ("reading caf?.csv", "?") == (progress.message, progress.phase)
+    assert {"file": "caf?.csv", "sy?mbol": "IBM"} == dict(progress.context)
+
+
+def test_half_a_character_in_a_metric_makes_no_log_unreadable() -> None:
+    measured = Metric(DAY, "\udce4", 1, {"lo\udce4ss": 0.5}, {"fi\udce4le": "caf\udce4.csv"})
+
+    metric = conversion.metric_to_proto(measured)
+
+    assert ("?", {"lo?ss": 0.5}, {"fi?le": "caf?.csv"}) == (
+        metric.kind,
+        dict(metric.values),
+        dict(metric.labels),
+    )
+    assert (DAY, 1) == (conversion.time_of(metric.time), metric.step)
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.25, 1.0, 61.5, -0.25, -1.0, -61.5])
