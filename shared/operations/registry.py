@@ -137,6 +137,8 @@ class Registry:
         """What was just taken up, unless it had ended before that, unseen by whoever read it."""
         again = self._store.get(taken.operation_id)
         if again is not None and not again.operation.status.terminal:
+            address = taken.record.owner.address
+            logger.info("Took up operation %s, which is at %s", taken.operation_id, address)
             return taken
         with self._lock:
             if self._live.get(taken.operation_id) is taken:  # else it has been started anew
@@ -207,7 +209,6 @@ class Registry:
         metrics = self._kept_metrics(record.operation)
         live = LiveOperation(record, self._clock.monotonic() - age, metrics)
         live.source = self._source_of(record)
-        logger.info("Took up operation %s, which is at %s", live.operation_id, record.owner.address)
         return live
 
     def _kept_metrics(self, operation: Operation) -> list[Metric]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from datetime import timedelta
 
@@ -412,15 +413,29 @@ def test_an_owner_is_an_instance_whatever_its_address() -> None:
         life.look()
 
 
-def test_a_record_that_has_been_overtaken_is_not_taken_up() -> None:
+def test_what_is_taken_up_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    life = Life()
+    recorded(life.store, HOST, status=S.RUNNING)
+    with caplog.at_level(logging.INFO, "ktrdr.operations"):
+        life.look()
+        life.look()
+
+    assert ["Took up operation op, which is at host:50052"] == caplog.messages
+
+
+def test_a_record_that_has_been_overtaken_is_not_taken_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     life = Life()
     page = recorded(life.store, HOST, LOG, status=S.RUNNING)
     ended = life.store.finish(record(status=S.COMPLETED, end_time=DAY, result=RESULT))
 
-    assert ended is life.service._registry.take_up(page)
-    life.store.delete("op")
-    assert life.service._registry.take_up(page) is None
+    with caplog.at_level(logging.INFO, "ktrdr.operations"):
+        assert ended is life.service._registry.take_up(page)
+        life.store.delete("op")
+        assert life.service._registry.take_up(page) is None
     assert [] == life.service._registry.all()
+    assert "" == caplog.text
 
 
 def test_what_is_listed_while_it_ends_is_not_open_again() -> None:
