@@ -137,6 +137,7 @@ def metrics_page_from(answer: service_pb.GetMetricsResponse, cursor: int) -> Met
 def remote_page_from(answer: service_pb.ListOperationsResponse) -> RemotePage:
     """Read the answer of ListOperations."""
     _require(bool(answer.instance and answer.incarnation), "instance", "is missing")
+    _require(answer.total_count >= 0, "total_count", "is negative")
     _require(answer.active_count >= 0, "active_count", "is negative")
     return RemotePage(
         tuple(operation_view_from(message) for message in answer.operations),

@@ -365,6 +365,7 @@ def test_a_page_of_metrics_that_cannot_be_is_refused(
     [
         ("instance", put("instance", None)),
         ("instance", put("incarnation", None)),
+        ("total_count", put("total_count", -1)),
         ("active_count", put("active_count", -1)),
         ("metrics_count", put("operations.0.metrics_count", -1)),
     ],
