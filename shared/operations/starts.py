@@ -74,7 +74,7 @@ class Starts:
             return
         try:
             start()
-        except BaseException as error:
+        except BaseException as error:  # whatever it is, those who share the start get it too
             mine.outcome.set_exception(error)
             raise
         else:

@@ -122,7 +122,7 @@ class _Sweep:
             return False
         try:
             pending = self._flights.begin(need.live, need.source, flight, left)
-        except BaseException:
+        except BaseException:  # whatever it is, nobody may wait for a flight that is not on its way
             self._flights.end(need.live, flight)
             raise
         operation_id = need.live.operation_id

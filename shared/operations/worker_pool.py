@@ -105,7 +105,7 @@ class WorkerPool:
         self._threads.add(thread)
         try:
             thread.start()
-        except BaseException:
+        except BaseException:  # whatever it is, a thread that does not run takes no place
             self._threads.discard(thread)
             raise
 
@@ -136,7 +136,7 @@ class WorkerPool:
             if not job.cancel.requested:
                 try:
                     job.run()
-                except BaseException:
+                except BaseException:  # whatever it is, the thread goes on with the next job
                     logger.exception("A %s job raised", self.name)
             job = self._next()
 
