@@ -101,8 +101,9 @@ class LiveOperation:
         """`recorded_at` is the monotonic instant the record is known for, `metrics` its log."""
         self.operation_id = record.operation.operation_id
         self._recorded_at = recorded_at
-        # Guards every field below. Held for microseconds: never across a read
-        # of a source, a write to the store or another operation's lock.
+        # Guards writes of the fields below, and reads of several as one; single
+        # fields are also read without it, each once. Held for microseconds: never
+        # across a read of a source, a write to the store or another operation's lock.
         self.lock = threading.Lock()
         self.record = record
         self.source: OperationSource | None = None

@@ -36,7 +36,7 @@ def migrate(engine: Engine, revisions: Path = REVISIONS) -> None:
     """Bring a database up to the newest revision there is; nothing is done if it is.
 
     Raises NewerDatabaseError, UnfitDatabaseError or what SQLAlchemy raises; then
-    the database is as it was.
+    the database holds what it did, but SQLite's write-ahead log may be on.
     """
     scripts = ScriptDirectory(str(revisions), version_locations=[str(revisions)])
     with engine.connect() as connection:

@@ -141,8 +141,9 @@ class OperationsService:
         Raises RequestIdReusedError for a different request under the same id,
         ResourceExhaustedError if nothing is free, ProcessStoppingError at the
         end, UnavailableError START_UNDER_WAY if another call is starting it and
-        has not done so in time. Whatever else is raised, no operation is left
-        behind.
+        has not done so in time, StoreUnavailableError, and whatever the launch
+        raises. One that was refused leaves no operation behind; if the store is
+        away just then, its record stays until somebody comes across it.
         """
         timeout = deadline - self._clock.monotonic()
         self._starts.once(new, lambda: self._start(new, launch), timeout)
@@ -158,7 +159,7 @@ class OperationsService:
             if kept is None:
                 launch.begin(new.operation_id)
                 return
-        except BaseException:
+        except BaseException:  # whatever it is, what was begun is undone
             self._registry.drop(new.operation_id)
             self._discard(record)
             launch.release()
@@ -212,15 +213,18 @@ class OperationsService:
                 logger.info("Pruned %d finished operations", len(pruned))
 
     def register_local_bridge(self, operation_id: str, bridge: ProgressBridge) -> None:
-        """Say which bridge the operation's worker in this process writes to."""
+        """Say which bridge the operation's worker in this process writes to.
+
+        Raises OperationNotFoundError if it is not open here.
+        """
         self._register(operation_id, BridgeSource(bridge))
         logger.info("Registered local bridge for operation %s", operation_id)
 
     def assign_owner(self, operation_id: str, owner: Owner, metadata: Mapping[str, str]) -> None:
         """Record who is to run an operation that is being started elsewhere, before it is told.
 
-        `metadata` is added to the operation's. Raises StoreUnavailableError if
-        that cannot be stored.
+        `metadata` is added to the operation's. Raises OperationNotFoundError if it
+        is not open here, StoreUnavailableError if that cannot be stored.
         """
         live = self._open(operation_id)
         live.assign(owner, metadata)
@@ -238,6 +242,7 @@ class OperationsService:
 
         `start_again` is given if nobody knows whether the owner has been told:
         it repeats the start, which is idempotent, when the operation is read.
+        Raises OperationNotFoundError if it is not open here.
         """
         owner = self._open(operation_id).record.owner
         source = RemoteSource(stub, host_operation_id, owner, self._clock, start_again)
@@ -282,11 +287,15 @@ class OperationsService:
         return True
 
     def complete_operation(self, operation_id: str, result: PackedResult) -> bool:
-        """End with a result, also while CANCELLING; False if it has ended already."""
+        """End with a result, also while CANCELLING; True once that is stored and visible.
+
+        False if it had ended already or is unknown; also if the ending could not
+        be stored yet, which whoever asks next tries again.
+        """
         return self._end(operation_id, endings.completed(result, self._clock.now()))
 
     def fail_operation(self, operation_id: str, error: BaseException) -> bool:
-        """End because the work raised; False if it has ended already.
+        """End because the work raised; True and False as for complete_operation.
 
         CANCELLED if that was asked for, PROCESS_STOPPED if the process stops,
         else FAILED with the error's code, reason and message.
@@ -337,8 +346,9 @@ class OperationsService:
     ) -> OperationView:
         """Return a snapshot and a page of its metrics.
 
-        Raises CursorOutOfRangeError for a cursor past the end, once a read of
-        the worker has confirmed it.
+        Raises OperationNotFoundError; CursorOutOfRangeError for a cursor past the
+        end, once a read of the worker has confirmed it; UnavailableError if it
+        cannot, or if the store is away and the operation not in memory.
         """
         return self._reader.get_metrics(operation_id, cursor, limit, deadline=deadline)
 
@@ -348,7 +358,8 @@ class OperationsService:
         """Return a page of operations, newest first; only the page is refreshed.
 
         Rows that no longer match once refreshed are left out; counts are as
-        recorded; targets that did not answer are named.
+        recorded; targets that did not answer are named. Raises
+        StoreUnavailableError.
         """
         return self._reader.list_operations(wanted, after, limit, deadline=deadline)
 
@@ -356,7 +367,8 @@ class OperationsService:
         """Note that these instances know how an operation ended, if the store takes it.
 
         Until the one that started it does, its record is not pruned by count. So
-        what could not be noted is only kept longer, and noted when it is told again.
+        what could not be noted is only kept longer, and noted when it is told
+        again. Raises nothing.
         """
         if not told:
             return
@@ -469,7 +481,8 @@ class OperationsService:
         """Return the latest state when it is terminal or the time is up.
 
         The second value is set if the call returned early for want of a slot:
-        the seconds after which to come back.
+        the seconds after which to come back. Raises OperationNotFoundError;
+        StoreUnavailableError if the store is away and the operation not in memory.
         """
         return self._waits.wait(operation_id, timeout, waiter, deadline=deadline)
 
@@ -478,8 +491,8 @@ class OperationsService:
     ) -> OperationView:
         """As wait_operation, for callers that an answer cannot tell when to come back.
 
-        One that gets no slot is refused with WaitLimitError, one that comes when
-        the process stops with ProcessStoppingError. One whose wait has to be
+        Raises what that raises; WaitLimitError for one that gets no slot, and
+        ProcessStoppingError for one that comes when the process stops. One whose wait has to be
         given up keeps its slot until it may come back.
         """
         return self._waits.wait_in_place(operation_id, timeout, waiter, deadline=deadline)

@@ -139,9 +139,11 @@ class Settler:
         live.wake_waiters()
 
     def _drain(self, live: LiveOperation) -> None:
-        """Read a bridge to its end; its worker has stopped writing.
+        """Read all there is in a bridge.
 
-        Work elsewhere needs none: its end arrives only with its last metrics.
+        Its worker has stopped writing, or is told to; what it still writes after
+        this is lost, for the ending is sealed then. Work elsewhere needs none:
+        its end arrives only with its last metrics.
         """
         source = live.source
         if source is None or source.kind is not FreshnessSource.BRIDGE:
