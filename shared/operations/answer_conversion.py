@@ -16,10 +16,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ktrdr.operations.v1 import operation_pb2 as pb
 from ktrdr.operations.v1 import operations_service_pb2 as service_pb
-from shared.operations.conversion import STATUS_FROM_PROTO, TYPE_FROM_PROTO, time_of
+from shared.operations.conversion import (
+    SOURCE_FROM_PROTO,
+    STATUS_FROM_PROTO,
+    TYPE_FROM_PROTO,
+    seconds,
+    time_of,
+)
 from shared.operations.model import (
     Freshness,
-    FreshnessSource,
     Hop,
     Liveness,
     Metric,
@@ -33,10 +38,6 @@ from shared.operations.source import OwnerState, SourceReading
 from shared.operations.views import OperationView
 from shared.rpc.errors import Code, MalformedAnswerError
 
-_SOURCE_FROM_PROTO = {
-    pb.FreshnessSource.Value(f"FRESHNESS_SOURCE_{source.value}"): source
-    for source in FreshnessSource
-}
 _OUTCOMES = {
     OperationStatus.COMPLETED: "result",
     OperationStatus.FAILED: "error",
@@ -96,7 +97,7 @@ def reading_from(answer: service_pb.GetOperationResponse, asked: str, cursor: in
     _check_page(answer, message.metrics_count, cursor)
     _require(message.HasField("freshness"), "freshness", "is missing")
     _known("type", message.type, TYPE_FROM_PROTO)
-    _known("freshness.source", message.freshness.source, _SOURCE_FROM_PROTO)
+    _known("freshness.source", message.freshness.source, SOURCE_FROM_PROTO)
     _time("create_time", message.create_time)
     _time("update_time", message.update_time)
     path = _path(message.freshness)
@@ -253,7 +254,7 @@ def _freshness(message: pb.Freshness) -> Freshness:
     path = _path(message)
     return Freshness(
         age=_seconds("freshness.age", message.age),
-        source=_known("freshness.source", message.source, _SOURCE_FROM_PROTO),
+        source=_known("freshness.source", message.source, SOURCE_FROM_PROTO),
         cached=message.cached,
         refresh_error=_error(message.refresh_error) if message.HasField("refresh_error") else None,
         path=path,
@@ -268,7 +269,7 @@ def _path(message: pb.Freshness) -> tuple[Hop, ...]:
 def _hop(message: pb.Hop) -> Hop:
     return Hop(
         instance=message.instance,
-        source=_known("freshness.path.source", message.source, _SOURCE_FROM_PROTO),
+        source=_known("freshness.path.source", message.source, SOURCE_FROM_PROTO),
         cached=message.cached,
         age=_seconds("freshness.path.age", message.age),
     )
@@ -282,7 +283,7 @@ def _liveness(message: pb.Liveness) -> Liveness:
 
 
 def _seconds(field: str, message: Duration) -> float:
-    value = message.seconds + message.nanos / 1e9
+    value = seconds(message)
     if not 0 <= value <= _LONGEST:
         raise MalformedAnswerError(f"{field} is no length of time.")
     return value

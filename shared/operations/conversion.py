@@ -43,6 +43,7 @@ SOURCE_TO_PROTO = {
     source: pb.FreshnessSource.Value(f"FRESHNESS_SOURCE_{source.value}")
     for source in FreshnessSource
 }
+SOURCE_FROM_PROTO = {number: source for source, number in SOURCE_TO_PROTO.items()}
 
 
 MAX_ERROR_MESSAGE = 2000
