@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Insert, and_, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from shared.clock import Clock, SystemClock
@@ -21,7 +20,7 @@ from shared.operations.store import MetricsMissingError, OperationFilter, SortKe
 
 _o = OPERATIONS.c
 _KEY = ("service", "operation_id")
-_INSERTS: Mapping[str, Any] = {
+_INSERTS: Mapping[str, sqlite.Insert | postgresql.Insert] = {
     "sqlite": sqlite.insert(OPERATIONS),
     "postgresql": postgresql.insert(OPERATIONS),
 }
@@ -143,7 +142,7 @@ class SqlOperationStore:
         return record
 
     def _put(
-        self, db: Connection, statement: Any, record: OperationRecord
+        self, db: Connection, statement: Insert, record: OperationRecord
     ) -> OperationRecord | None:
         """Keep a record; or return the one that is in its way."""
         row = record_to_row(self._service, record)
