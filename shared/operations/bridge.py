@@ -14,6 +14,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from math import isnan
 from time import monotonic
 from typing import Any, ClassVar
 
@@ -101,9 +102,9 @@ class ProgressBridge:
     def _update_state(self, percentage: float | None, message: str, **fields: object) -> None:
         """Publish a state. Fields that Progress lacks go to its context.
 
-        A percentage of None keeps the last one. Raises TypeError unless values,
-        percentage and message are plain numbers or strings, ValueError unless the
-        percentage is 0 to 100; then nothing is published.
+        A percentage of None keeps the last one; one beyond 0 to 100 is cut to it.
+        Raises TypeError unless values, percentage and message are plain numbers or
+        strings, ValueError for a percentage of NaN; then nothing is published.
         """
         self._publish_state(percentage, message, fields)
         if self.cancel.requested:
@@ -126,8 +127,8 @@ class ProgressBridge:
     ) -> None:
         refuse_mutable(fields)
         refuse_mutable({"percentage": percentage, "message": message})
-        if percentage is not None and not 0 <= percentage <= 100:  # nor NaN, which would stick
-            raise ValueError(f"percentage must be 0 to 100, got {percentage}")
+        if percentage is not None and isnan(percentage):  # it would read as 100, for ever
+            raise ValueError("percentage must be a number, got nan; None leaves it as it is")
         if percentage is None and (progress := self.get_status()) is not None:
             percentage = progress.percentage
         with self._lock:

@@ -123,7 +123,7 @@ def test_thread_safety_concurrent_access() -> None:
     assert all(sorted(each) == each for each in percentages)
 
 
-@given(st.lists(st.none() | st.floats(0, 100), min_size=1, max_size=20))
+@given(st.lists(st.none() | st.floats(allow_nan=False), min_size=1, max_size=20))
 def test_the_percentage_never_falls_and_stays_in_range(reported: list[float | None]) -> None:
     worker = Worker()
     seen: list[float] = []
@@ -189,12 +189,11 @@ def test_a_state_refuses_a_percentage_and_a_message_that_could_change_later(valu
     assert worker.bridge.get_status() is None
 
 
-@pytest.mark.parametrize("percentage", [float("nan"), float("inf"), -0.1, 100.1, 101])
-def test_a_percentage_that_is_none_is_refused_and_changes_nothing(percentage: float) -> None:
+def test_a_percentage_that_is_no_number_is_refused_and_changes_nothing() -> None:
     worker = Worker()
     worker.report(40, "before")
-    with pytest.raises(ValueError, match=f"percentage must be 0 to 100, got {percentage}"):
-        worker.report(percentage, "after")
+    with pytest.raises(ValueError, match="percentage must be a number, got nan"):
+        worker.report(float("nan"), "after")
 
     status = worker.bridge.get_status()
     assert status is not None
