@@ -10,7 +10,6 @@ whoever reads keeps none.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ import grpc
 import numpy as np
 import pandas as pd
 
-from benchmarks.processes import program, spawned
+from benchmarks.processes import peak_memory, program, spawned
 from benchmarks.rounds import Round, Spread, measure
 from benchmarks.targets import Target, exit_code, judged
 from ktrdr.marketdata.v1 import bar_pb2
@@ -142,30 +141,19 @@ def _peak_in_process(home: Path, symbol: str) -> int:
 
 def _stream(told: Connection, home: str, symbol: str) -> None:
     assert SERIES[symbol] == _drained(_chunks(_store(Path(home)), symbol))
-    told.send(str(_peak("self")))
+    told.send(peak_memory())
     told.recv()
 
 
 def _peak_of_backend(home: Path, symbol: str) -> int:
     with _backend(home) as (address, process), grpc.insecure_channel(address) as channel:
         assert SERIES[symbol] == _drained(_received(MarketDataServiceStub(channel), symbol))
-        return _peak(process)
+        return peak_memory(process)
 
 
 def _drained(chunks: Iterable[bar_pb2.BarChunk]) -> int:
     """Take chunks, keep none, and return how many bars there were."""
     return sum(len(chunk.times) for chunk in chunks)
-
-
-def _peak(process: int | str) -> int:
-    """Return the most bytes a process has had in memory so far.
-
-    The kernel counts them anew at every exec, as it does not for getrusage.
-    """
-    status = Path(f"/proc/{process}/status").read_text("ascii")
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
-    assert found is not None, "this system does not say what memory a process took"
-    return int(found[1]) * 1024
 
 
 # --------------------------------------------------------------------- report

@@ -7,6 +7,7 @@ is measured while it shares an interpreter with its caller.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -27,29 +28,46 @@ ROOT = Path(__file__).resolve().parents[1]
 STRATEGY = ROOT / "strategies" / "small.yaml"
 READY_WITHIN = 60.0
 ECHO = "/benchmarks.Echo/Echo"
+_PREFIXES = ("KTRDR_", "OTEL_")
+_OTHER_SETTINGS = {"OPERATIONS_CACHE_TTL", "TRAINING_HOST_SERVICE_URL", "IB_HOST_SERVICE_URL"}
+"""With the prefixes: what a shell may have set for other processes than those measured."""
 
 
 @contextmanager
 def program(module: str, home: Path, **settings: object) -> Iterator[tuple[str, int]]:
-    """Run `python -m module` with its files in `home`; give its address and process id."""
-    kept = {name: text for name, text in os.environ.items() if not name.startswith("KTRDR_")}
-    process = subprocess.Popen(  # noqa: S603  # our own program
-        [sys.executable, "-m", module],
-        cwd=ROOT,
-        env={**kept, "KTRDR_HOME": str(home)} | {name: str(v) for name, v in settings.items()},
-        stdout=subprocess.PIPE,
-        stderr=(home / f"{module}.log").open("w"),
-        text=True,
-    )
-    try:
-        yield _address(process), process.pid
-    finally:
-        process.terminate()
+    """Run `python -m module` with its files in `home`; give its address and process id.
+
+    It has these settings and no others, whatever the shell has.
+    """
+    with (
+        (home / f"{module}.log").open("w") as log,
+        subprocess.Popen(  # noqa: S603  # our own program
+            [sys.executable, "-m", module],
+            cwd=ROOT,
+            env=environment(KTRDR_HOME=home, **settings),
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        ) as process,
+    ):
         try:
-            process.wait(15.0)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            yield _address(process), process.pid
+        finally:
+            process.terminate()
+            try:
+                process.wait(15.0)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """This process's environment with these settings in place of its own."""
+    kept = {
+        name: text
+        for name, text in os.environ.items()
+        if not name.startswith(_PREFIXES) and name not in _OTHER_SETTINGS
+    }
+    return kept | {name: str(value) for name, value in settings.items()}
 
 
 def _address(process: subprocess.Popen[str]) -> str:
@@ -64,16 +82,21 @@ def _address(process: subprocess.Popen[str]) -> str:
 
 
 @contextmanager
-def spawned(serve: Callable[..., None], *arguments: object) -> Iterator[tuple[str, Connection]]:
-    """Run `serve(connection, *arguments)` in a process that first sends its address."""
+def spawned(
+    serve: Callable[..., None], *arguments: object, within: float = READY_WITHIN
+) -> Iterator[tuple[Any, Connection]]:
+    """Run `serve(connection, *arguments)` in a process that first sends its address, or a result.
+
+    Fails if nothing is sent `within` seconds. To receive from a process that has
+    ended raises EOFError.
+    """
     context = get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=serve, args=(there, *arguments))
     process.start()
+    there.close()  # so that its end is seen as the end of the connection
     try:
-        wait([here, process.sentinel], READY_WITHIN)  # it may as well end
-        assert here.poll(0.0), "the process did not start; it has said why"
-        yield here.recv(), here
+        yield _first(here, within), here
     finally:
         with suppress(OSError):
             here.send(None)
@@ -81,6 +104,26 @@ def spawned(serve: Callable[..., None], *arguments: object) -> Iterator[tuple[st
         if process.is_alive():
             process.kill()
             process.join()
+        here.close()
+
+
+def _first(here: Connection, within: float) -> object:
+    with suppress(EOFError):
+        if here.poll(within):
+            return here.recv()
+    raise AssertionError("the process did not start; it has said why")
+
+
+def peak_memory(process: int | str = "self") -> int:
+    """Return the most bytes a process has had in memory so far.
+
+    The kernel counts them anew at every exec, as it does not for getrusage: there a
+    process that was spawned begins with the peak of the one that spawned it.
+    """
+    status = Path(f"/proc/{process}/status").read_text("ascii")
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    assert found is not None, "this system does not say what memory a process took"
+    return int(found[1]) * 1024
 
 
 # ------------------------------------------------------------------------ echo

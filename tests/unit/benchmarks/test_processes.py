@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import os
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import pytest
+
+from benchmarks.processes import environment, peak_memory, spawned
+
+BALLAST = 256 << 20
+"""Bytes: more than a fresh process takes."""
+
+
+def _tell_peak(told: Connection) -> None:
+    told.send(peak_memory())
+
+
+def _break(told: Connection) -> None:
+    told.send("address")
+    raise SystemExit(3)
+
+
+def _break_at_once(_: Connection) -> None:
+    raise SystemExit(3)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_a_peak_is_of_the_process_and_not_of_the_one_that_started_it() -> None:
+    ballast = bytearray(os.urandom(1) * BALLAST)
+
+    with spawned(_tell_peak) as (peak, _):
+        assert peak < BALLAST < peak_memory()
+    del ballast
+
+
+def test_a_process_that_sends_nothing_is_noticed_at_its_end() -> None:
+    with pytest.raises(AssertionError, match="did not start"), spawned(_break_at_once):
+        raise NotImplementedError
+
+
+def test_a_process_that_has_ended_is_not_waited_for() -> None:
+    with spawned(_break) as (_, told), pytest.raises(EOFError):
+        told.recv()
+
+
+def test_settings_of_the_shell_do_not_reach_what_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        os,
+        "environ",
+        {
+            "PATH": "/bin",
+            "KTRDR_READ_LIMIT": "1",
+            "OPERATIONS_CACHE_TTL": "9",
+            "TRAINING_HOST_SERVICE_URL": "elsewhere:1",
+            "IB_HOST_SERVICE_URL": "elsewhere:2",
+            "OTEL_TRACES_EXPORTER": "otlp",
+        },
+    )
+
+    assert {"PATH": "/bin", "KTRDR_HOME": "here"} == environment(KTRDR_HOME=Path("here"))
