@@ -14,6 +14,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -71,31 +72,37 @@ def busy_process() -> Iterator[tuple[str, Connection]]:
 
 
 def _serve(told: Connection) -> None:
-    with serve_resting() as address:
+    with serve_resting() as address, ThreadPoolExecutor(1) as workers:
         told.send(address)
         while (situation := told.recv()) is not None:
-            done = threading.Event()
             sys.setswitchinterval(0.005 if situation == DEFAULT else SWITCH_INTERVAL)
-            works: Mapping[str, Callable[[threading.Event], None]] = {
-                TORCH: _train, PYTHON: _spin, DEFAULT: _spin
-            }  # fmt: skip
-            work = works.get(situation, lambda _: None)
-            worker = threading.Thread(target=work, args=(done,))
-            worker.start()
-            told.send("working")
-            told.recv()
-            done.set()
-            worker.join()
+            work, done = WORKS[situation], threading.Event()
+            worker = workers.submit(repeat, None if work is None else work(), done)
+            try:
+                told.send("working")
+                told.recv()
+            finally:
+                done.set()
+            told.send(worker.result())
 
 
-def _spin(done: threading.Event) -> None:
-    total = 0
+def repeat(step: Callable[[], object] | None, done: threading.Event) -> int:
+    """Do a step over and over, or rest; return how many steps were done."""
+    if step is None:
+        done.wait()
+        return 0
+    steps = 0
     while not done.is_set():
-        for number in range(1000):
-            total += number * number
+        step()
+        steps += 1
+    return steps
 
 
-def _train(done: threading.Event) -> None:
+def _spinning() -> Callable[[], object]:
+    return lambda: sum(number * number for number in range(1000))
+
+
+def _training() -> Callable[[], object]:
     import torch
     from torch import nn
 
@@ -105,10 +112,22 @@ def _train(done: threading.Event) -> None:
     optimizer: Any = torch.optim.Adam(network.parameters(), fused=True)
     loss_of = nn.CrossEntropyLoss()
     inputs, labels = torch.randn(32, 9), torch.randint(0, 3, (32,))
-    while not done.is_set():
+
+    def step() -> None:
         optimizer.zero_grad()
         loss_of(network(inputs), labels).backward()
         optimizer.step()
+
+    return step
+
+
+WORKS: Mapping[str, Callable[[], Callable[[], object]] | None] = {
+    REST: None,
+    TORCH: _training,
+    PYTHON: _spinning,
+    DEFAULT: _spinning,
+}
+"""What sets up the steps of each situation."""
 
 
 # -------------------------------------------------------------------------- measuring
@@ -126,9 +145,16 @@ def bench() -> Mapping[str, Reads]:
                 told.recv()
                 times = _read(lambda: get(request), STAY if index else STAY / 3)
                 told.send("enough")
+                require_work(name, told.recv())
                 if index:
                     each.times += times
     return reads
+
+
+def require_work(situation: str, steps: int) -> None:
+    """Raise if reads were measured at rest that should have been beside work."""
+    if WORKS[situation] is not None and not steps:
+        raise RuntimeError(f"{situation}: nothing was done while it was measured")
 
 
 def _read(call: Callable[[], object], seconds: float) -> list[int]:

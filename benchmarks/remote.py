@@ -13,7 +13,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +41,9 @@ NEVER = 60.0
 """A TTL that does not end within the measurement."""
 CLIENTS, CHANNELS, TTL, CROWDED = 1000, 10, 1.0, 20.0
 """The crowd: callers, their connections, both caches' seconds, how long it stays."""
+OUTCOMES = ("answers", "cached", "late", "excused", "shed", "failed")
+PATIENCE = 30.0
+"""Seconds that a call of the crowd may take."""
 US, MS = 1e3, 1e6
 """Nanoseconds."""
 
@@ -152,6 +155,8 @@ class Crowd:
     excused: int
     """With a refresh_error."""
     shed: int
+    failed: int
+    """Ended otherwise, or did not end in time."""
     calls: int
     """Calls that reached the host."""
     pulls: int
@@ -165,7 +170,7 @@ class Crowd:
     @property
     def hit_rate(self) -> float:
         """Share of the answers that cost the host nothing."""
-        return 1 - self.calls / self.answers
+        return 1 - self.calls / self.answers if self.answers else 0.0
 
 
 def measure_crowd() -> Crowd:
@@ -177,12 +182,13 @@ def measure_crowd() -> Crowd:
             )
             for _ in range(CHANNELS)
         ]
+        gets = [OperationsServiceStub(channel).GetOperation for channel in channels]
         tallies = [Counter[str]() for _ in range(CLIENTS)]
         ready = threading.Barrier(CLIENTS + 1)
         end = threading.Event()
         clients = [
-            threading.Thread(target=_client, args=(channel, remote.request, tally, ready, end))
-            for channel, tally in zip(channels * (CLIENTS // CHANNELS), tallies, strict=True)
+            threading.Thread(target=ask, args=(get, remote.request, tally, ready, end))
+            for get, tally in zip(gets * (CLIENTS // CHANNELS), tallies, strict=True)
         ]
         for client in clients:
             client.start()
@@ -196,27 +202,26 @@ def measure_crowd() -> Crowd:
     total = sum(tallies, Counter[str]())
     return Crowd(
         took=took,
-        **{name: total[name] for name in ("answers", "cached", "late", "excused", "shed")},
+        **{name: total[name] for name in OUTCOMES},
         **{name: after[name] - before[name] for name in after},
     )
 
 
-def _client(
-    channel: grpc.Channel,
+def ask(
+    get: Callable[..., pb.GetOperationResponse],
     request: pb.GetOperationRequest,
     tally: Counter[str],
     ready: threading.Barrier,
     end: threading.Event,
 ) -> None:
-    get = OperationsServiceStub(channel).GetOperation
+    """Be one of the crowd: ask again and again until the end, and count how each call ended."""
     ready.wait()
     while not end.is_set():
         try:
-            freshness = get(request).operation.freshness
+            freshness = get(request, timeout=PATIENCE).operation.freshness
         except grpc.RpcError as error:
-            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
-                raise
-            tally["shed"] += 1
+            full = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            tally["shed" if full else "failed"] += 1
             continue
         excused = freshness.HasField("refresh_error")
         tally["answers"] += 1
@@ -255,6 +260,7 @@ def crowd_targets(crowd: Crowd) -> list[Target]:
         Target("no answer beyond its bound", crowd.late == 0, f"{crowd.late}"),
         Target("hit rate above 99 %", crowd.hit_rate > 0.99, f"{crowd.hit_rate:.3%}"),
         Target("none shed", crowd.shed == 0, f"{crowd.shed}"),
+        Target("no call fails", crowd.failed == 0, f"{crowd.failed}"),
     ]
 
 
@@ -274,9 +280,8 @@ def report_calls(spreads: Mapping[str, Spread]) -> bool:
 def report_crowd(crowd: Crowd) -> bool:
     """Print the crowd; return whether every target is met."""
     print(f"\n{CLIENTS} clients for {crowd.took:.1f} s, TTL {TTL} s: {crowd.answers} answers")
-    print(
-        f"({crowd.answers / crowd.took:.0f}/s), {crowd.cached / crowd.answers:.2%} from the cache,"
-    )
+    cached = crowd.cached / max(1, crowd.answers)
+    print(f"({crowd.answers / crowd.took:.0f}/s), {cached:.2%} from the cache,")
     print(f"{crowd.excused} with a refresh_error; the host was called {crowd.calls} times and")
     print(f"its worker read {crowd.pulls} times")
     return judged(crowd_targets(crowd))
