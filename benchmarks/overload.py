@@ -28,7 +28,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.crowds import Asked, caller, waiters
-from benchmarks.processes import STRATEGY, program, spawned
+from benchmarks.processes import long_training, program, spawned
 from benchmarks.quiet_host import quiet_host
 from benchmarks.records import MEMORY, serve_records
 from benchmarks.targets import Target, exit_code, judged
@@ -43,8 +43,6 @@ ROUNDS, STAY = 3, 1.5
 """Rounds, and the seconds of each part of one."""
 LOADED = 4.0
 """Seconds that a backend is under load."""
-LONG = STRATEGY.read_text("utf-8").replace("epochs: 10,", "epochs: 10000,")
-"""A training that does not end meanwhile."""
 ALONE, POLITE, RUDE = "alone", "polite", "rude"
 """Nobody waits; clients come back when they are told to; they come back at once."""
 IDLE, FULL = "nothing", "as many at once as are served at once"
@@ -101,7 +99,7 @@ def measure_waits() -> Waits:
     parts: dict[str, list[float]] = {ALONE: [], POLITE: [], RUDE: []}
     ended: dict[str, Counter[str]] = {POLITE: Counter(), RUDE: Counter()}
     with quiet_host(cache_ttl=1.0) as host, grpc.insecure_channel(host.address) as channel:
-        request = training_service_pb2.StartTrainingRequest(strategy_yaml=LONG)
+        request = training_service_pb2.StartTrainingRequest(strategy_yaml=long_training())
         operation_id = TrainingServiceStub(channel).StartTraining(request).operation.operation_id
         get = OperationsServiceStub(channel).GetOperation
         read = pb.GetOperationRequest(operation_id=operation_id)
@@ -145,7 +143,7 @@ def measure_load() -> Mapping[str, Load]:
             program("backend", home, KTRDR_BACKEND_ADDRESS="127.0.0.1:0")
         )
         channel = stack.enter_context(grpc.insecure_channel(address))
-        request = training_service_pb2.StartTrainingRequest(strategy_yaml=LONG)
+        request = training_service_pb2.StartTrainingRequest(strategy_yaml=long_training())
         operation_id = TrainingServiceStub(channel).StartTraining(request).operation.operation_id
         get = OperationsServiceStub(channel).GetOperation
         while not _epochs(get, operation_id):

@@ -33,6 +33,13 @@ _OTHER_SETTINGS = {"OPERATIONS_CACHE_TTL", "TRAINING_HOST_SERVICE_URL", "IB_HOST
 """With the prefixes: what a shell may have set for other processes than those measured."""
 
 
+def long_training() -> str:
+    """The small strategy with more epochs than any measurement lasts."""
+    text, replaced = re.subn(r"\bepochs: \d+", "epochs: 10000", STRATEGY.read_text("utf-8"))
+    assert replaced == 1, f"{STRATEGY} does not say once how many epochs it has"
+    return text
+
+
 @contextmanager
 def program(module: str, home: Path, **settings: object) -> Iterator[tuple[str, int]]:
     """Run `python -m module` with its files in `home`; give its address and process id.

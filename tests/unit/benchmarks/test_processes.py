@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import environment, peak_memory, spawned
+from benchmarks.processes import environment, long_training, peak_memory, spawned
+from shared.training.strategy import load_strategy
 
 BALLAST = 256 << 20
 """Bytes: more than a fresh process takes."""
@@ -61,3 +62,10 @@ def test_settings_of_the_shell_do_not_reach_what_is_measured(
     )
 
     assert {"PATH": "/bin", "KTRDR_HOME": "here"} == environment(KTRDR_HOME=Path("here"))
+
+
+def test_a_long_training_is_the_small_one_with_more_epochs() -> None:
+    strategy = load_strategy(long_training())
+
+    assert "small" == strategy.name
+    assert 10_000 == strategy.model.training.epochs
