@@ -16,27 +16,28 @@ class Relay:
     """
 
     def __init__(self, target: str) -> None:
-        self._target = target
         self._passing = threading.Event()
         self._passing.set()
-        self._before: tuple[bytes, Callable[[], None]] | None = None
         self._lock = threading.Lock()  # guards the fields below
+        self._target = target
+        self._before: tuple[bytes, Callable[[], None]] | None = None
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
-        self._listener = self._listen(0)
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self._listener: socket.socket | None = None
+        """None while cut."""
+        self.address = f"127.0.0.1:{self._listen(0)}"
 
     def cut(self) -> None:
         """Refuse connections and close those there are."""
-        self._close(self._listener)
         with self._lock:
+            listener, self._listener = self._listener, None
             sockets, self._open = self._open, set()
-        for each in sockets:
+        for each in sockets if listener is None else {listener, *sockets}:
             self._close(each)
 
     def restore(self) -> None:
         """Take connections again, at the same address."""
-        self._listener = self._listen(int(self.address.rpartition(":")[2]))
+        self._listen(int(self.address.rpartition(":")[2]))
 
     def freeze(self) -> None:
         """Keep connections, and pass nothing on them."""
@@ -48,11 +49,13 @@ class Relay:
 
     def before(self, mark: bytes, call: Callable[[], None]) -> None:
         """Have `call` called once, when bytes with `mark` have come and before they pass."""
-        self._before = (mark, call)
+        with self._lock:
+            self._before = (mark, call)
 
     def point_at(self, target: str) -> None:
         """Lead later connections to another target."""
-        self._target = target
+        with self._lock:
+            self._target = target
 
     def close(self) -> None:
         """Cut, and join every thread."""
@@ -62,39 +65,56 @@ class Relay:
             thread.join(10)
             assert not thread.is_alive(), "a thread of the relay hangs"
 
-    def _listen(self, port: int) -> socket.socket:
+    def _listen(self, port: int) -> int:
+        """Take connections at this port, or any for 0; return it."""
         listener = socket.create_server(("127.0.0.1", port), backlog=128)
+        with self._lock:
+            self._listener = listener
+        found: int = listener.getsockname()[1]
         self._start(self._accept, listener)
-        return listener
+        return found
 
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
             while True:
                 near, _ = listener.accept()
-                self._connect(near)
+                self._connect(listener, near)
 
-    def _connect(self, near: socket.socket) -> None:
-        host, _, port = self._target.rpartition(":")
+    def _connect(self, listener: socket.socket, near: socket.socket) -> None:
+        with self._lock:
+            host, _, port = self._target.rpartition(":")
         try:
             far = socket.create_connection((host, int(port)))
         except OSError:
             self._close(near)
             return
         with self._lock:
-            self._open |= {near, far}
+            cut = self._listener is not listener  # since this connection was accepted
+            if not cut:
+                self._open |= {near, far}
+        if cut:
+            self._close(near)
+            self._close(far)
+            return
         self._start(self._pass, near, far)
         self._start(self._pass, far, near)
 
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
-                if self._before is not None and self._before[0] in data:
-                    (_, call), self._before = self._before, None
-                    call()
+                self._call_before(data)
                 self._passing.wait()
                 sink.sendall(data)
         self._close(source)
         self._close(sink)
+
+    def _call_before(self, data: bytes) -> None:
+        with self._lock:
+            before = self._before
+            if before is None or before[0] not in data:
+                return
+            self._before = None
+        before[1]()
 
     def _start(self, run: object, *args: socket.socket) -> None:
         thread = threading.Thread(target=run, args=args, daemon=True)  # type: ignore[arg-type]  # its own methods

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.relay import Relay
+
+
+@pytest.fixture
+def target() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+@pytest.fixture
+def relay(target: socket.socket) -> Iterator[Relay]:
+    relay = Relay(f"127.0.0.1:{target.getsockname()[1]}")
+    try:
+        yield relay
+    finally:
+        relay.close()
+
+
+def connected(relay: Relay) -> socket.socket:
+    host, _, port = relay.address.rpartition(":")
+    return socket.create_connection((host, int(port)), timeout=10)
+
+
+def hung_up(client: socket.socket) -> bool:
+    try:
+        return client.recv(1) == b""
+    except ConnectionError:
+        return True
+
+
+def test_bytes_pass_both_ways(relay: Relay, target: socket.socket) -> None:
+    with connected(relay) as client:
+        server, _ = target.accept()
+        with server:
+            client.sendall(b"there")
+            assert b"there" == server.recv(100)
+            server.sendall(b"back")
+            assert b"back" == client.recv(100)
+
+
+def test_a_cut_closes_what_is_connected_and_refuses_more(
+    relay: Relay, target: socket.socket
+) -> None:
+    with connected(relay) as client, target.accept()[0]:
+        relay.cut()
+
+        assert hung_up(client)
+        with pytest.raises(ConnectionError):
+            connected(relay)
+
+
+def test_a_connection_that_is_being_made_does_not_survive_a_cut(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was accepted before the cut, and is connected to the target after it."""
+    connect = socket.create_connection
+
+    def cut_first(address: tuple[str, int], timeout: float | None = None) -> socket.socket:
+        if f"{address[0]}:{address[1]}" != relay.address:  # it is the relay that connects
+            relay.cut()
+            relay.restore()
+        return connect(address, timeout)
+
+    monkeypatch.setattr(socket, "create_connection", cut_first)
+
+    with connected(relay) as client:
+        assert hung_up(client)
+
+
+def test_what_is_to_be_called_before_is_called_once(relay: Relay, target: socket.socket) -> None:
+    calls: list[str] = []
+    relay.before(b"mark", lambda: calls.append("before"))
+
+    with connected(relay) as client, target.accept()[0] as server:
+        for text in (b"nothing", b"a mark", b"a mark"):
+            client.sendall(text)
+            assert text == server.recv(100)
+
+    assert ["before"] == calls
