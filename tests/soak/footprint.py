@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from collections.abc import Iterable
@@ -47,8 +48,10 @@ class Scales:
         self.sizes: dict[str, tuple[Footprint, Footprint]] = {}
         """Of each process that was weighed twice: warm, and at the end."""
 
-    def watch(self, seconds: float, enough: threading.Event) -> None:
-        """Weigh again and again for so many seconds."""
+    def watch(self, after: float, seconds: float, enough: threading.Event) -> None:
+        """Weigh again and again for so many seconds, after others of them."""
+        if enough.wait(after):
+            return
         until = monotonic() + seconds
         while monotonic() < until and not enough.wait(_EVERY):
             for pid in [member.pid for member in self._members]:
@@ -58,10 +61,15 @@ class Scales:
                     self._warm[key] = _largest(now, self._warm.get(key, now))
 
     def weigh(self) -> dict[str, list[str]]:
-        """Weigh those that still live, once they are at rest; what has grown, by name."""
+        """Weigh those that still live, once they are at rest; what has grown, by name.
+
+        That none could be compared is as bad, unless the system does not tell.
+        """
         until = monotonic() + _AT_REST_WITHIN
         while any((grown := self._grown()).values()) and monotonic() < until:
             threading.Event().wait(_EVERY)
+        if not grown and footprint_of(os.getpid()) is not None:
+            return {"all": ["none was weighed both warm and at the end"]}
         return grown
 
     def _grown(self) -> dict[str, list[str]]:

@@ -75,17 +75,16 @@ def _go_through(
 ) -> None:
     """Carry out the schedule while clients watch, and wait until everything has ended."""
     conductor = Conductor(scene, fleet, schedule)
-    warm = schedule.warm_for, scene.enough
-    weighing = threading.Timer(schedule.warm_at, scales.watch, warm)
-    weighing.start()
-    try:
-        with _clients(scene, pollers):
-            conductor.run()
-            settle(scene, conductor)
-            scene.enough.wait(_LAST_LOOK)
-    finally:
-        weighing.cancel()
-        weighing.join()
+    with ThreadPoolExecutor(1, thread_name_prefix="scales") as pool:
+        weighing = pool.submit(scales.watch, schedule.warm_at, schedule.warm_for, scene.enough)
+        try:
+            with _clients(scene, pollers):
+                conductor.run()
+                settle(scene, conductor)
+                scene.enough.wait(_LAST_LOOK)
+        finally:
+            scene.enough.set()
+    weighing.result()
 
 
 @contextmanager
