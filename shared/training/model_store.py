@@ -11,10 +11,11 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
+from time import time
 from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION, _STRATEGY, _WEIGHTS = "model.json", "strategy.yaml", "weights.safetensors"
 _UNFINISHED = ".saving-"
+_ABANDONED = 24 * 3600.0
+"""Seconds after which nobody writes in an unfinished folder any more."""
 _FOLDER = re.compile(rf"({'|'.join(TIMEFRAMES)})_v([1-9][0-9]{{0,8}})")
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,63}}/{_FOLDER.pattern}")
 
@@ -128,12 +131,15 @@ class ModelStore:
         """Write a model under the next free version and return it as it lies there.
 
         Written beside its place and moved there by one rename, so no reader sees
-        half of it and two savers never share a version. Raises
-        ModelNotSavedError.
+        half of it and two savers never share a version. What savers that were killed
+        have left of this strategy is removed after a day. Raises ModelNotSavedError;
+        ModelNotFoundError or ModelUnreadableError if somebody removes or spoils it
+        at once.
         """
         parent = self._root / model.strategy.name
         try:
             parent.mkdir(parents=True, exist_ok=True)
+            _sweep(parent)
             with _unfinished(parent) as folder:
                 _write(folder, model)
                 place = _move(folder, parent, model.timeframe)
@@ -215,6 +221,14 @@ def _unfinished(parent: Path) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(parent: Path) -> None:
+    """Remove what savers have left that did not live to do it themselves."""
+    for folder in parent.glob(f"{_UNFINISHED}*"):
+        with suppress(OSError):  # another saver may sweep as well
+            if time() - folder.stat().st_mtime > _ABANDONED:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(folder: Path, model: TrainedModel) -> None:

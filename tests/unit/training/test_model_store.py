@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from time import time
 
 import numpy as np
 import pytest
@@ -305,6 +306,29 @@ def test_a_save_that_fails_leaves_nothing(
 
     assert "MODEL_NOT_SAVED" == caught.value.reason
     assert [] == list((tmp_path / "models" / "small").iterdir())
+
+
+def test_what_a_killed_save_left_goes_with_a_later_one(store: ModelStore, trained: Trained) -> None:
+    parent = store.save(trained()).path.parent
+    old, young = parent / ".saving-old", parent / ".saving-young"
+    for folder in (old, young):
+        folder.mkdir()
+        (folder / "model.json").write_text("{}")
+    long_ago = time() - 25 * 3600
+    os.utime(old, (long_ago, long_ago))
+
+    store.save(trained())
+
+    assert (False, True) == (old.exists(), young.exists())
+
+
+def test_what_cannot_be_removed_does_not_hinder_a_save(
+    store: ModelStore, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another saver may remove it at the same time."""
+    (store.save(trained()).path.parent / ".saving-gone").symlink_to("nowhere")
+
+    assert "small/1d_v2" == store.save(trained()).name
 
 
 def test_a_root_that_cannot_be_made_is_reported(tmp_path: Path, trained: Trained) -> None:
