@@ -52,7 +52,8 @@ def _of_accuracy(result: TrainingResult) -> list[str]:
 
 
 def _of_epochs(result: TrainingResult, strategy: Strategy) -> list[str]:
-    if result.best_epoch == result.epochs_trained == strategy.model.training.epochs:
+    # The one epoch of a training is its best and its last, and fell from nothing.
+    if 1 < result.best_epoch == result.epochs_trained == strategy.model.training.epochs:
         return ["The validation loss was still falling in the last epoch: more epochs may help."]
     return []
 

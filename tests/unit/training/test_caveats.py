@@ -78,6 +78,14 @@ def test_a_loss_still_falling_is_told(
     assert "more epochs may help" in text
 
 
+def test_one_epoch_tells_nothing_of_a_loss_that_falls(
+    result: TrainingResult, dataset: Dataset, small: Small
+) -> None:
+    strategy = small({"model.training.epochs": "1"})
+
+    assert () == caveats(replace(result, epochs_trained=1, best_epoch=1), dataset, strategy)
+
+
 def test_features_that_do_not_vary_are_told(
     result: TrainingResult, dataset: Dataset, small: Small
 ) -> None:
