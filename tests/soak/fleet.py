@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from tests.soak.absences import Absences
@@ -22,7 +23,10 @@ from tests.support.processes import KtrdrProcess
 _STOPS_WITHIN = 60.0
 """Seconds that a process has for its orderly end."""
 _PORTS = range(21_000, 31_000)
-"""Below those that the system hands out, so that nobody takes one while its process is away."""
+"""Below those that the system hands out, so that nobody takes one while its process is away.
+
+The databases of tests/support/postgres.py keep to ports below these.
+"""
 
 
 class Member:
@@ -116,7 +120,7 @@ class Fleet:
 
     def __post_init__(self) -> None:
         names = (*TRAINERS, IB_HOST, FRONT, ALONE)
-        at = dict(zip(names, _free_addresses(len(names)), strict=True))
+        at = dict(zip(names, free_addresses(len(names)), strict=True))
         # Little room, so that some starts are refused, some calls shed, some waits sent away.
         few = {"KTRDR_TRAINING_QUEUE": "3", "KTRDR_READ_LIMIT": "16", "KTRDR_WAIT_LIMIT": "6"}
         hosts = {
@@ -186,10 +190,11 @@ class Fleet:
             self.tally.note("no log has an error", member.name, not_to_be_logged(lines))
 
 
-def _free_addresses(count: int) -> list[str]:
-    """So many addresses at which nothing listens."""
+def free_addresses(count: int) -> list[str]:
+    """So many addresses at which nothing listens; other processes begin to look elsewhere."""
     found: list[str] = []
-    for port in _PORTS[os.getpid() * 10 % len(_PORTS) :]:
+    first = os.getpid() * 10 % len(_PORTS)
+    for port in chain(_PORTS[first:], _PORTS[:first]):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             found.append(f"127.0.0.1:{port}")

@@ -221,9 +221,12 @@ def _other_user() -> str:
 
 
 def _free_port() -> int:
-    """A port below those that the system gives away, so that it is free after a restart as well."""
+    """A port below those that the system gives away, so that it is free after a restart as well.
+
+    Those from 21 000 on are for the processes of tests/soak/fleet.py.
+    """
     while True:
-        port = randrange(15_000, 30_000)  # noqa: S311  # only two of one run must not meet
+        port = randrange(15_000, 21_000)  # noqa: S311  # only two of one run must not meet
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
 
