@@ -48,7 +48,12 @@ class KtrdrProcess:
                 stderr=log,
                 text=True,
             )
-        self.address = self._ready(name)
+        try:
+            self.address = self._ready(name)
+        except BaseException:  # nobody else knows of it yet
+            self.kill()
+            self._close_output()
+            raise
         self.channel = grpc.insecure_channel(self.address)
         self.operations = OperationsServiceStub(self.channel)
         self.data = MarketDataServiceStub(self.channel)
@@ -57,9 +62,11 @@ class KtrdrProcess:
         assert self.process.stdout is not None
         impatience = Timer(READY_WITHIN, self.process.kill)
         impatience.start()
-        line = self.process.stdout.readline()
-        impatience.cancel()
-        impatience.join()
+        try:
+            line = self.process.stdout.readline()
+        finally:
+            impatience.cancel()
+            impatience.join()
         assert line.startswith(f"{name} ready on "), self.log.read_text()
         return line.split()[-1]
 
@@ -79,8 +86,10 @@ class KtrdrProcess:
         self.process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(20)
-        self.process.kill()
-        self.process.wait()
+        self.kill()
+        self._close_output()
+
+    def _close_output(self) -> None:
         assert self.process.stdout is not None
         self.process.stdout.close()
 
