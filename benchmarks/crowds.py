@@ -108,7 +108,9 @@ def _outcome(call: Any) -> tuple[str, float]:
         early = answer.HasField("retry_after")
         return ("answered early", seconds(answer.retry_after)) if early else ("waited", 0.0)
     after = time_to_return(error)
-    return f"{error.code().name}{'' if after is not None else ' without details'}", after or 0.5
+    if after is None:
+        return f"{error.code().name} without details", 0.5
+    return error.code().name, after
 
 
 def waiters(told: Connection, address: str, operation_id: str, clients: int) -> None:
@@ -143,7 +145,7 @@ class Told:
     accepted: int = 0
     shed: int = 0
     bare: int = 0
-    """Refused without a time to come back."""
+    """Refused without a time to come back, or ended in another error."""
     took: list[float] = field(default_factory=list)
     """Seconds of each accepted call."""
 
@@ -175,7 +177,7 @@ class Caller:
             if error is None:
                 self.told.accepted += 1
                 self.told.took.append(took)
-            elif error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and time_to_return(error):
+            elif _shed(error):
                 self.told.shed += 1
             else:
                 self.told.bare += 1
@@ -184,6 +186,12 @@ class Caller:
     def ended(self) -> int:
         """Calls that have ended."""
         return self.told.accepted + self.told.shed + self.told.bare
+
+
+def _shed(error: Any) -> bool:
+    """Whether a call was refused for want of room, with a time to come back, be it at once."""
+    full: bool = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    return full and time_to_return(error) is not None
 
 
 def caller(told: Connection, address: str, operation_id: str) -> None:

@@ -127,7 +127,7 @@ class Load(NamedTuple):
     accepted: float
     shed: float
     bare: int
-    """Calls refused without a time to come back."""
+    """Calls refused without a time to come back, or that ended in another error."""
     served: Latency
     """Of the accepted calls, as their client saw it."""
     health: Latency

@@ -146,13 +146,14 @@ def targets(team: Sequence[Watched]) -> list[Target]:
     """The default is the first of these TTLs with which the team hits often enough."""
     chosen = team[TTLS.index(DEFAULT)]
     enough = [ttl for ttl, each in zip(TTLS, team, strict=True) if each.hit_rate > WANTED]
+    first = f"{enough[0]:g} s" if enough else "none will"
     return [
         Target(
             f"with the default of {DEFAULT:g} s a team's hit rate is above {WANTED:.0%}",
             chosen.hit_rate > WANTED,
             f"{chosen.hit_rate:.1%}",
         ),
-        Target("no smaller one of these will do", enough[:1] == [DEFAULT], f"{enough[0]:g} s"),
+        Target("no smaller one of these will do", enough[:1] == [DEFAULT], first),
         Target("no answer is older than it", chosen.oldest <= DEFAULT, f"{chosen.oldest:.3f} s"),
     ]
 
