@@ -15,8 +15,7 @@ import pandas as pd
 from shared.marketdata.timeframes import TIMEFRAMES, finest
 from shared.training.fuzzy import membership
 from shared.training.strategy import Strategy
-
-PRICE_COLUMNS = ("price_return", "price_range", "price_place")
+from shared.training.strategy_rules import PRICE_COLUMNS
 
 
 def feature_names(strategy: Strategy, timeframes: Sequence[str]) -> list[str]:

@@ -15,7 +15,9 @@ from shared.training.indicator_catalogue import INDICATORS, IndicatorSpec, Param
 from shared.training.strategy_violations import Problem, brief, unknown_name
 
 MAX_FEATURES = 2000
-"""The most features of one timeframe, lags included."""
+"""The most features of one timeframe, price context and lags included."""
+PRICE_COLUMNS = ("price_return", "price_range", "price_place")
+"""What the price context adds to the memberships of a bar."""
 _SHOWN = 20
 """Names that are listed in a message."""
 _LAG = re.compile(r"_lag\d+$")
@@ -125,15 +127,19 @@ def _clashes(sets: dict[str, Any]) -> Iterator[Problem]:
 
 
 def _too_many(document: dict[str, Any], sets: dict[str, Any]) -> Iterator[Problem]:
-    lags: Any = document
-    for key in ("model", "features", "lookback_periods"):
-        lags = lags.get(key) if isinstance(lags, dict) else None
+    options: Any = document
+    for key in ("model", "features"):
+        options = options.get(key) if isinstance(options, dict) else None
+    options = options if isinstance(options, dict) else {}
+    lags = options.get("lookback_periods")
     lookback = lags if isinstance(lags, int) else 0
+    context = len(PRICE_COLUMNS) if options.get("include_price_context") is True else 0
     count = sum(len(members) for members in sets.values() if isinstance(members, dict))
-    total = count * (1 + max(0, lookback))
+    total = (count + context) * (1 + max(0, lookback))
     if total > MAX_FEATURES:
+        beside = f" and {context} columns of the price context" if context else ""
         text = (
-            f"{count} fuzzy sets with {lookback} lags are {total} features a timeframe; "
+            f"{count} fuzzy sets{beside} with {lookback} lags are {total} features a timeframe; "
             f"at most {MAX_FEATURES} are taken. Lower model.features.lookback_periods."
         )
         yield ("fuzzy_sets",), text

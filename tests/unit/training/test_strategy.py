@@ -297,6 +297,21 @@ def test_too_many_features_are_refused(small_yaml: str) -> None:
     assert text.startswith("50 fuzzy sets with 50 lags are 2550 features a timeframe; at most 2000")
 
 
+def test_the_price_context_counts_among_the_features(small_yaml: str) -> None:
+    document = yaml.safe_load(small_yaml)
+    document["fuzzy_sets"]["rsi_14"] = {
+        f"s{number}": {"type": "gaussian", "parameters": [number, 1]} for number in range(39)
+    }
+    document["model"]["features"] |= {"lookback_periods": 50, "include_price_context": False}
+    load_strategy(yaml.safe_dump(document), {"training_data.symbols.symbol": "AAA"})
+    document["model"]["features"]["include_price_context"] = True
+
+    (text,) = refused(yaml.safe_dump(document)).values()
+
+    counted = "39 fuzzy sets and 3 columns of the price context with 50 lags are 2142 features"
+    assert text.startswith(counted)
+
+
 def test_an_answer_to_hostile_text_stays_short(small_yaml: str) -> None:
     keys = "".join(f"  k{number}: 1\n" for number in range(500))
 
