@@ -63,7 +63,7 @@ class TrainingProgressBridge(ProgressBridge):
     def on_epoch(self, epoch: int, total_epochs: int, metrics: dict[str, float]) -> None:
         """Report that an epoch is done, with its figures as plain numbers.
 
-        Raises TypeError for a tensor or an array.
+        Raises TypeError for what is not plain: a tensor, an array, a number of NumPy.
         """
         values = metrics.copy()
         for value in values.values():
@@ -90,7 +90,10 @@ class TrainingProgressBridge(ProgressBridge):
     def on_symbol_processing(
         self, symbol: str, symbol_index: int, total_symbols: int, step: str
     ) -> None:
-        """Report the start of one of SYMBOL_STEPS for a symbol."""
+        """Report the start of one of SYMBOL_STEPS for a symbol.
+
+        Raises ValueError for any other step.
+        """
         if step not in SYMBOL_STEPS:
             raise ValueError(f"step: {step!r} is none of {', '.join(SYMBOL_STEPS)}")
         done = SYMBOL_STEPS.index(step) / len(SYMBOL_STEPS)

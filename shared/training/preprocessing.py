@@ -34,9 +34,9 @@ class Preprocessed:
 
     symbols: tuple[SymbolSamples, ...]
     start: datetime
-    """Start of the first bar read."""
+    """Start of the first bar read of the finest timeframe."""
     end: datetime
-    """Start of the last bar read."""
+    """Start of the last bar read of the finest timeframe."""
 
 
 class Preprocessor:

@@ -148,7 +148,7 @@ class TrainingData(_Part):
         None
     )
     history_required: Whole = Field(default=100, ge=1, le=1_000_000)
-    """The fewest bars a series must have."""
+    """The fewest bars a series of the finest timeframe must have."""
 
 
 # ------------------------------------------------------- indicators and fuzzy sets
