@@ -12,8 +12,6 @@ from typing import Literal
 
 Tone = Literal["ask", "report", "state", "record", "fault", "plain"]
 """Asking and answering, reporting, what is held in memory, what is stored, failing, the rest."""
-Ink = Literal["ink", "soft", "faint"]
-"""Text by weight: headings, sentences, remarks."""
 
 FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', Arial, sans-serif"
 
@@ -34,6 +32,7 @@ class Scheme:
     frame: str
     band: str
     ink: str
+    """Of headings; the next two are of sentences and of remarks."""
     soft: str
     faint: str
     tones: dict[Tone, Colours]

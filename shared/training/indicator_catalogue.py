@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-SOURCES = ("open", "high", "low", "close", "volume")
-"""The columns an indicator with a source may be computed on."""
-
 
 @dataclass(frozen=True, slots=True)
 class ParameterSpec:

@@ -20,7 +20,6 @@ class Look:
     """One operation as one answer tells it."""
 
     operation_id: str
-    type: str
     status: str
     percentage: float
     """-1 while unknown."""
@@ -51,7 +50,6 @@ def look_of(operation: operation_pb2.Operation) -> Look:
     outcome = operation.result.type_url.rpartition("/")[2] if which == "result" else ""
     return Look(
         operation_id=operation.operation_id,
-        type=operation_pb2.OperationType.Name(operation.type).removeprefix("OPERATION_TYPE_"),
         status=operation_pb2.OperationStatus.Name(operation.status).removeprefix(
             "OPERATION_STATUS_"
         ),

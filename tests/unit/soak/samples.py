@@ -11,7 +11,6 @@ TRAINING = Work("0001", FRONT, Kind.TRAINING, epochs=3)
 LOAD = Work("0002", ALONE, Kind.LOAD, symbols=("IBM", "GOOG"))
 RUNNING = Look(
     operation_id=TRAINING.operation_id,
-    type="TRAINING",
     status="RUNNING",
     percentage=40.0,
     metrics_count=1,

@@ -33,9 +33,8 @@ def completed() -> pb.Operation:
 def test_a_look_is_what_an_answer_says() -> None:
     look = look_of(completed())
 
-    assert ("op", "TRAINING", "COMPLETED", 100.0, 3, "RECORD", "host_training_op") == (
+    assert ("op", "COMPLETED", 100.0, 3, "RECORD", "host_training_op") == (
         look.operation_id,
-        look.type,
         look.status,
         look.percentage,
         look.metrics_count,
