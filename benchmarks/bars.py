@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.processes import peak_memory, program, spawned
-from benchmarks.rounds import Round, Spread, measure
+from benchmarks.rounds import Round, Spread, measure, repeated
 from benchmarks.targets import Target, exit_code, judged
 from ktrdr.marketdata.v1 import bar_pb2
 from ktrdr.marketdata.v1 import market_data_service_pb2 as pb
@@ -109,11 +109,10 @@ def measure_speed(home: Path) -> Mapping[str, Spread]:
 
 
 def _read(call: Callable[[], pd.DataFrame]) -> Round:
-    def run(calls: int) -> None:
-        for _ in range(calls):
-            assert len(call()) == ROWS
+    def read() -> None:
+        assert len(call()) == ROWS
 
-    return lambda: run
+    return repeated(read)
 
 
 @contextmanager

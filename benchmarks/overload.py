@@ -1,7 +1,6 @@
 """What a process does with more than it can bear: two thousand waits, and twice the calls.
 
-python -m benchmarks.overload           tables with ratios; exit 1 if a target is missed
-python -m benchmarks.overload --json    one object of figures
+python -m benchmarks.overload    tables with ratios; exit 1 if a target is missed
 
 Every crowd is a process of its own with a few connections. The waits are those
 of a quiet host's operation. The calls are strict reads of a training that runs
@@ -12,8 +11,6 @@ becomes of them. Listings are pages of a hundred thousand records.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from collections import Counter
 from collections.abc import Mapping
@@ -232,48 +229,48 @@ def measure_pages(url: str) -> Mapping[str, Latency]:
 # ---------------------------------------------------------------------- report
 
 
-def _wait_targets(waits: Waits) -> list[tuple[str, bool, str]]:
+def _wait_targets(waits: Waits) -> list[Target]:
     alone, polite, rude = (waits.reads[name] for name in (ALONE, POLITE, RUDE))
     unsaid = sum(
         calls for ended in waits.ended.values() for how, calls in ended.items() if "without" in how
     )
     return [
-        (
+        Target(
             "reads beside polite waits, median: at most twice that alone",
             polite.median <= 2 * alone.median,
             f"{polite.median / alone.median:.2f}",
         ),
-        (
-            "reads beside rude waits, 99 %: below 100 ms",
-            rude.p99 < 100,
-            f"{rude.p99:.1f} ms",
-        ),
-        ("no wait refused without details", unsaid == 0, f"{unsaid}"),
+        Target("reads beside rude waits, 99 %: below 100 ms", rude.p99 < 100, f"{rude.p99:.1f} ms"),
+        Target("no wait refused without details", unsaid == 0, f"{unsaid}"),
     ]
 
 
-def _load_targets(loads: Mapping[str, Load]) -> list[tuple[str, bool, str]]:
+def _load_targets(loads: Mapping[str, Load]) -> list[Target]:
     twice, full, idle = loads[TWICE], loads[FULL], loads[IDLE]
     return [
-        (
+        Target(
             "what is served at twice the load, median: at most 1.5 x that of a full house",
             twice.served.median <= 1.5 * full.served.median,
             f"{twice.served.median / full.served.median:.2f}",
         ),
-        (
-            "the same, 99 %: below 250 ms",
-            twice.served.p99 < 250,
-            _ms(twice.served.p99),
-        ),
-        (
+        Target("the same, 99 %: below 250 ms", twice.served.p99 < 250, _ms(twice.served.p99)),
+        Target(
             "served at twice the load: at least a quarter of what it bears",
             twice.accepted >= 0.25 * full.accepted,
             f"{twice.accepted / full.accepted:.0%}",
         ),
-        ("health always answered, 99 %: below 1 s", twice.health.p99 < 1000, _ms(twice.health.p99)),
-        ("training goes on", twice.epochs > 0, f"{twice.epochs / idle.epochs:.0%} of its pace"),
-        ("the rest is told to come back", twice.shed > 0, f"{twice.shed:.0f}/s"),
-        (
+        Target(
+            "health always answered, 99 %: below 1 s",
+            twice.health.p99 < 1000,
+            _ms(twice.health.p99),
+        ),
+        Target(
+            "training goes on",
+            twice.epochs > 0,
+            f"{twice.epochs / idle.epochs:.0%} of its pace",
+        ),
+        Target("the rest is told to come back", twice.shed > 0, f"{twice.shed:.0f}/s"),
+        Target(
             "calls refused without a time to come back: below 1 %",
             twice.bare < 0.01 * twice.asked * LOADED,
             f"{twice.bare}",
@@ -281,9 +278,9 @@ def _load_targets(loads: Mapping[str, Load]) -> list[tuple[str, bool, str]]:
     ]
 
 
-def _listing_targets(listings: Mapping[str, Latency]) -> list[tuple[str, bool, str]]:
+def _listing_targets(listings: Mapping[str, Latency]) -> list[Target]:
     return [
-        (f"{name}: below 20 ms", row.median < 20, _ms(row.median))
+        Target(f"{name}: below 20 ms", row.median < 20, _ms(row.median))
         for name, row in listings.items()
         if name.startswith((f"{PAGE} ", f"{PAGE},"))
     ]
@@ -317,28 +314,12 @@ def report(waits: Waits, loads: Mapping[str, Load], listings: Mapping[str, Laten
     _rows("served", {name: load.served for name, load in loads.items() if load.asked})
     _rows("health", {name: load.health for name, load in loads.items()})
     _rows(f"ListOperations of {RECORDS}", listings)
-    wanted = [*_wait_targets(waits), *_load_targets(loads), *_listing_targets(listings)]
-    return judged([Target(*row) for row in wanted])
+    return judged([*_wait_targets(waits), *_load_targets(loads), *_listing_targets(listings)])
 
 
 def main() -> int:
     """Measure and print; 1 if a target is missed."""
-    parser = argparse.ArgumentParser(description="What a process does under too much load.")
-    parser.add_argument("--json", action="store_true", help="print figures as one JSON object")
-    as_json = parser.parse_args().json
-    waits, loads, listings = measure_waits(), measure_load(), measure_listings()
-    if as_json:
-        print(
-            json.dumps(
-                {
-                    "waits": {name: row._asdict() for name, row in waits.reads.items()},
-                    "loads": {name: load._asdict() for name, load in loads.items()},
-                    "listings": {name: row._asdict() for name, row in listings.items()},
-                }
-            )
-        )
-        return 0
-    return exit_code(report(waits, loads, listings))
+    return exit_code(report(measure_waits(), measure_load(), measure_listings()))
 
 
 if __name__ == "__main__":

@@ -34,8 +34,10 @@ What ktrdr costs, as measured in one run of `make bench`. Nothing here is typed 
 writes this page, `make bench REPORT=docs/performance.md`, and a miss stays in it as a miss.
 
 Absolute times are those of one machine on one day. What is judged are ratios: whatever is compared
-runs side by side in interleaved rounds, so that noise hits all alike. A ratio is taken within each
-round; what is judged is the median of all rounds, in brackets are the first and the ninth decile.
+runs side by side in interleaved rounds, so that noise hits all alike. A ratio with brackets is
+taken within each round; what is judged is the median of all rounds, in brackets are the first and
+the ninth decile. A ratio without them, of isolation, of overload and of the clients of growth, is
+that of two figures over all rounds.
 The rivals' versions are pinned; what they do stands in [benchmarks/rivals](../benchmarks/rivals).
 """
 REPEATING = """\
