@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from time import thread_time_ns
 
 import numpy as np
@@ -47,7 +48,16 @@ def _part(samples: int, seed: int) -> Part:
     return Part(inputs, np.digitize(inputs.sum(axis=1), [-1.0, 1.0]).astype(np.int64))
 
 
-TRAIN, VALIDATION = _part(SAMPLES, 1), _part(BATCH, 2)
+@cache
+def train() -> Part:
+    """What is trained on."""
+    return _part(SAMPLES, 1)
+
+
+@cache
+def validation() -> Part:
+    """What the trainer validates on: next to nothing, as the others do not."""
+    return _part(BATCH, 2)
 
 
 def _network() -> tuple[Mlp, torch.Generator]:
@@ -59,14 +69,14 @@ def _network() -> tuple[Mlp, torch.Generator]:
 
 
 def _loaded() -> Batches:
-    data = TensorDataset(torch.from_numpy(TRAIN.inputs), torch.from_numpy(TRAIN.labels))
+    data = TensorDataset(torch.from_numpy(train().inputs), torch.from_numpy(train().labels))
     return DataLoader(data, batch_size=BATCH, shuffle=True)
 
 
 def _sliced() -> Iterator[tuple[Tensor, Tensor]]:
     order = torch.randperm(SAMPLES)
-    inputs = torch.from_numpy(TRAIN.inputs)[order]
-    labels = torch.from_numpy(TRAIN.labels)[order]
+    inputs = torch.from_numpy(train().inputs)[order]
+    labels = torch.from_numpy(train().labels)[order]
     yield from zip(torch.split(inputs, BATCH), torch.split(labels, BATCH), strict=True)
 
 
@@ -106,7 +116,7 @@ def _trainer() -> Callable[[int], None]:
     trainer = Trainer(options, bridge, cancel, generator, SystemClock())
 
     def run(_: int) -> None:
-        trainer.fit(network, TRAIN, VALIDATION)
+        trainer.fit(network, train(), validation())
 
     return run
 

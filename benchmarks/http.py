@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -34,7 +34,9 @@ NEVER = 60.0
 US = 1e3
 """Nanoseconds."""
 ASYNC, SYNC = "httpx.AsyncClient", "httpx.Client"
-KINDS = ("cached read", "remote miss")
+CACHED, MISS = "cached read", "remote miss"
+KINDS: Mapping[str, Mapping[str, str]] = {CACHED: {}, MISS: {"force_refresh": "true"}}
+"""The kinds of reads, and how the twin is asked for each."""
 Crowd = Callable[[], int]
 """Lets the clients ask for a stay; returns how many answers there were."""
 
@@ -42,54 +44,73 @@ Crowd = Callable[[], int]
 # ----------------------------------------------------------------- the two systems
 
 
+class Reader(NamedTuple):
+    """One kind of client of one of the systems."""
+
+    reads: Mapping[str, Round]
+    """To time, by KINDS."""
+    crowd: Crowd
+    """To count, of cached reads."""
+
+
 @contextmanager
-def both() -> Iterator[tuple[Mapping[str, Round], Mapping[str, Crowd]]]:
-    """Run both systems; give reads to time, and crowds to count. Needs the rivals."""
+def both() -> Iterator[Mapping[str, Reader]]:
+    """Run both systems; give the clients of each. Needs the rivals."""
+    with _twin() as over_http, _ktrdr() as ours:
+        yield {"ktrdr": ours, **over_http}
+
+
+@contextmanager
+def _ktrdr() -> Iterator[Reader]:
+    with (
+        remote_trainings(NEVER, KTRDR_READ_LIMIT=CLIENTS) as remote,
+        grpc.insecure_channel(remote.address) as channel,
+    ):
+        get = OperationsServiceStub(channel).GetOperation
+        cached = remote.request
+        forced = pb.GetOperationRequest(operation_id=remote.resting, force_refresh=True)
+        reads = {CACHED: repeated(lambda: get(cached)), MISS: repeated(lambda: get(forced))}
+        yield Reader(reads, lambda: _threads(lambda: get(cached)))
+
+
+@contextmanager
+def _twin() -> Iterator[Mapping[str, Reader]]:
     import httpx
 
     from benchmarks.rivals.http_twin import OPERATION, PATH, http_twin
 
     limits = httpx.Limits(max_connections=CLIENTS, max_keepalive_connections=CLIENTS)
+    url = f"{PATH}/{OPERATION}"
     with (
-        remote_trainings(NEVER, KTRDR_READ_LIMIT=CLIENTS) as ours,
-        http_twin(NEVER) as twin,
-        grpc.insecure_channel(ours.address) as channel,
-        httpx.Client(base_url=twin, limits=limits) as client,
+        http_twin(NEVER) as address,
+        httpx.Client(base_url=address, limits=limits) as client,
         asyncio.Runner() as runner,
     ):
-        get = OperationsServiceStub(channel).GetOperation
-        cached = ours.request
-        forced = pb.GetOperationRequest(operation_id=ours.resting, force_refresh=True)
-        url, force = f"{PATH}/{OPERATION}", {"force_refresh": "true"}
-        later = httpx.AsyncClient(base_url=twin, limits=limits)
-
-        def awaited(params: Mapping[str, str]) -> Round:
-            async def many(calls: int) -> None:
-                for _ in range(calls):
-                    (await later.get(url, params=params)).raise_for_status().json()
-
-            return lambda: lambda calls: runner.run(many(calls))
-
-        def blocking(params: Mapping[str, str]) -> Round:
-            return repeated(lambda: client.get(url, params=params).raise_for_status().json())
-
-        reads = {
-            "ktrdr cached read": repeated(lambda: get(cached)),
-            f"{ASYNC} cached read": awaited({}),
-            f"{SYNC} cached read": blocking({}),
-            "ktrdr remote miss": repeated(lambda: get(forced)),
-            f"{ASYNC} remote miss": awaited(force),
-            f"{SYNC} remote miss": blocking(force),
-        }
-        crowds = {
-            "ktrdr": lambda: _threads(lambda: get(cached)),
-            ASYNC: lambda: runner.run(_tasks(lambda: later.get(url))),
-            SYNC: lambda: _threads(lambda: client.get(url).raise_for_status().json()),
-        }
+        later = httpx.AsyncClient(base_url=address, limits=limits)
         try:
-            yield reads, crowds
+            yield {ASYNC: _awaiting(later, url, runner), SYNC: _blocking(client, url)}
         finally:
             runner.run(later.aclose())
+
+
+def _awaiting(client: Any, url: str, runner: asyncio.Runner) -> Reader:
+    def read(params: Mapping[str, str]) -> Round:
+        async def many(calls: int) -> None:
+            for _ in range(calls):
+                (await client.get(url, params=params)).raise_for_status().json()
+
+        return lambda: lambda calls: runner.run(many(calls))
+
+    reads = {kind: read(params) for kind, params in KINDS.items()}
+    return Reader(reads, lambda: runner.run(_tasks(lambda: client.get(url))))
+
+
+def _blocking(client: Any, url: str) -> Reader:
+    def read(params: Mapping[str, str]) -> Round:
+        return repeated(lambda: client.get(url, params=params).raise_for_status().json())
+
+    reads = {kind: read(params) for kind, params in KINDS.items()}
+    return Reader(reads, lambda: _threads(lambda: client.get(url).raise_for_status().json()))
 
 
 def _threads(call: Callable[[], object]) -> int:
@@ -162,9 +183,14 @@ def report_blocking(reads: Mapping[str, Spread], rates: Mapping[str, Spread]) ->
 def main() -> int:
     """Measure and print; 1 if a target is missed or the rival is not installed."""
     try:
-        with both() as (reads, crowds):
+        with both() as readers:
+            reads = {
+                f"{name} {kind}": reader.reads[kind]
+                for kind in KINDS
+                for name, reader in readers.items()
+            }
             times = measure(reads, calls=CALLS, rounds=ROUNDS)
-            rates = count(crowds)
+            rates = count({name: reader.crowd for name, reader in readers.items()})
     except ModuleNotFoundError as error:
         return exit_code(judged([], [f"FastAPI + httpx ({error.name})"]))
     print(f"{CALLS} calls a round, {ROUNDS} interleaved rounds; µs per read\n")
