@@ -20,6 +20,7 @@ class Programs:
         self.address = address
 
     def ktrdr(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the command against the address; returns whatever its exit code."""
         return subprocess.run(
             [*self.command("ktrdr"), *arguments, "--backend", self.address],
             capture_output=True,
@@ -30,6 +31,7 @@ class Programs:
         )
 
     def grpcurl(self, *arguments: str, data: object = None) -> subprocess.CompletedProcess[str]:
+        """Run grpcurl against the address, with `data` as its request's JSON."""
         options = [] if data is None else ["-d", "@"]
         return subprocess.run(
             [*self.command("grpcurl"), "-plaintext", *options, self.address, *arguments],
@@ -49,17 +51,21 @@ class Programs:
 
     @staticmethod
     def command(name: str) -> list[str]:
+        """How to run a program of this environment."""
         return [str(Path(sys.executable).with_name(name))]
 
 
 def processes_with_home(home: Path) -> list[str]:
     """Ids of other processes whose files are in `home` or below it."""
     mark = f"KTRDR_HOME={home}".encode()
+    below = mark + b"/"
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if int(folder.name) != os.getpid() and mark in (folder / "environ").read_bytes():
-                found.append(folder.name)
+            variables = (folder / "environ").read_bytes().split(b"\0")
         except OSError:  # another's, or gone meanwhile
             continue
+        ours = any(each == mark or each.startswith(below) for each in variables)
+        if ours and int(folder.name) != os.getpid():
+            found.append(folder.name)
     return found
