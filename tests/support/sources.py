@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from shared.operations.model import FreshnessSource, Hop, Metric, Operation, Progress
@@ -27,11 +28,16 @@ class ReadCall:
 
 
 class FakeRead:
-    """A read that has been sent; it is carried out on a thread of its own."""
+    """A read that has been sent; it is carried out on a thread of its own.
+
+    Whoever takes the result joins the thread, unless it is that thread that takes it:
+    it calls what waits for the answer, and ends.
+    """
 
     def __init__(self, carry_out: Callable[[], SourceReading]) -> None:
         self._answer: Future[SourceReading] = Future()
-        threading.Thread(target=self._run, args=(carry_out,), daemon=True).start()
+        self._thread = threading.Thread(target=self._run, args=(carry_out,), daemon=True)
+        self._thread.start()
 
     def _run(self, carry_out: Callable[[], SourceReading]) -> None:
         try:
@@ -45,7 +51,11 @@ class FakeRead:
 
     def result(self) -> SourceReading:
         """Return or raise what the test has set."""
-        return self._answer.result(_PATIENCE)
+        try:
+            return self._answer.result(_PATIENCE)
+        finally:
+            if self._thread is not threading.current_thread():
+                self._thread.join(_PATIENCE)
 
 
 class FakeWait:
@@ -54,26 +64,19 @@ class FakeWait:
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         self.cancelled = False
-        self.error: BaseException | None = None
-        self.retry_after: float | None = None
-        self._done = False
-        self._calls: list[Callable[[object], object]] = []
+        self._end: Future[float | None] = Future()
 
     def add_done_callback(self, call: Callable[[object], object], /) -> None:
         """Call at the end, or now if it has ended."""
-        self._calls.append(call)
-        if self._done:
-            call(self)
+        self._end.add_done_callback(lambda _: call(self))
 
     def done(self) -> bool:
         """Whether it has ended."""
-        return self._done
+        return self._end.done()
 
     def result(self) -> float | None:
         """Raise the error it ended with, if any; else say when to come back, if early."""
-        if self.error is not None:
-            raise self.error
-        return self.retry_after
+        return self._end.result(_PATIENCE)
 
     def cancel(self) -> bool:
         """Note that nobody waits any more."""
@@ -82,12 +85,12 @@ class FakeWait:
         return True
 
     def end(self, error: BaseException | None = None, retry_after: float | None = None) -> None:
-        """End the wait, as the owner's answer would."""
-        self.error = error
-        self.retry_after = retry_after
-        self._done = True
-        for call in self._calls:
-            call(self)
+        """End the wait, as the owner's answer would; what has ended stays as it is."""
+        with suppress(InvalidStateError):
+            if error is None:
+                self._end.set_result(retry_after)
+            else:
+                self._end.set_exception(error)
 
 
 @dataclass
