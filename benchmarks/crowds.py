@@ -156,7 +156,7 @@ class Caller:
     def __init__(self, gets: list[Any], operation_id: str) -> None:
         self._gets = gets
         self._request = pb.GetOperationRequest(operation_id=operation_id, force_refresh=True)
-        self._lock = threading.Lock()  # guards told
+        self._lock = threading.Lock()  # guards told, whose `asked` is the sender's alone
         self.told = Told()
 
     def send(self, then: Callable[[], None] = lambda: None) -> None:
@@ -185,7 +185,8 @@ class Caller:
     @property
     def ended(self) -> int:
         """Calls that have ended."""
-        return self.told.accepted + self.told.shed + self.told.bare
+        with self._lock:
+            return self.told.accepted + self.told.shed + self.told.bare
 
 
 def _shed(error: Any) -> bool:

@@ -14,9 +14,9 @@ class FormatInWorkerBridge:
     """Holds a finished state instead of a raw record."""
 
     def __init__(self, total_epochs: int, batches_per_epoch: int) -> None:
-        self._lock = threading.RLock()
         self._total_epochs = total_epochs
         self._batches = batches_per_epoch
+        self._lock = threading.RLock()  # guards the fields below
         self._state: dict[str, object] = {}
         self._metrics: list[dict[str, object]] = []
 

@@ -34,8 +34,10 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
     def __init__(self) -> None:
         self.spans: list[CollectedSpan] = []
         self.endpoint = ""
+        """Where OTEL_EXPORTER_OTLP_ENDPOINT has to point."""
 
     def Export(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802  # OTLP's name
+        """Take in a batch of spans."""
         for resource_spans in request.resource_spans:
             attributes = {a.key: a.value for a in resource_spans.resource.attributes}
             service = attributes["service.name"].string_value

@@ -67,6 +67,7 @@ class CountingServicer(OperationsServicer):
     def GetOperation(  # noqa: N802  # the contract's name
         self, request: pb.GetOperationRequest, context: grpc.ServicerContext
     ) -> pb.GetOperationResponse:
+        """Count, answer, and do what is wanted after it."""
         self._count("GetOperation")
         answer = super().GetOperation(request, context)
         self.after_get()
@@ -75,18 +76,21 @@ class CountingServicer(OperationsServicer):
     def ListOperations(  # noqa: N802  # the contract's name
         self, request: pb.ListOperationsRequest, context: grpc.ServicerContext
     ) -> pb.ListOperationsResponse:
+        """Count, then answer."""
         self._count("ListOperations")
         return super().ListOperations(request, context)
 
     def CancelOperation(  # noqa: N802  # the contract's name
         self, request: pb.CancelOperationRequest, context: grpc.ServicerContext
     ) -> pb.CancelOperationResponse:
+        """Count, then answer."""
         self._count("CancelOperation")
         return super().CancelOperation(request, context)
 
     def WaitOperation(  # noqa: N802  # the contract's name
         self, request: pb.WaitOperationRequest, context: grpc.ServicerContext
     ) -> pb.WaitOperationResponse:
+        """Count, then answer."""
         self._count("WaitOperation")
         return super().WaitOperation(request, context)
 

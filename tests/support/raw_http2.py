@@ -86,6 +86,7 @@ def message(data: bytes) -> bytes:
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """A frame of HTTP/2 (RFC 9113, section 4.1): length, type, flags and stream, then payload."""
     return (
         struct.pack("!I", len(payload))[1:]
         + bytes((kind, flags))

@@ -23,10 +23,12 @@ class Exposed:
     kinds: Mapping[str, str]
     """Type of each family, by its name as it is written."""
     labels: Mapping[str, frozenset[str]]
-    """Of the families that had samples."""
+    """Names of the labels, of the families that had samples."""
     samples: Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+    """By name and labels with their values."""
 
     def value(self, name: str, **labels: str) -> float:
+        """The sample with exactly these labels; KeyError if there is none."""
         return self.samples[name, frozenset(labels.items())]
 
 
@@ -46,11 +48,13 @@ def url_in(log: str) -> str:
 
 
 def scrape(url: str) -> Exposed:
+    """What is exposed there now."""
     with urlopen(url, timeout=5) as answer:  # noqa: S310  # http, as `url_in` finds it
         return parsed(answer.read().decode())
 
 
 def parsed(text: str) -> Exposed:
+    """What a text in Prometheus's format says."""
     kinds, labels, samples = {}, {}, {}
     for family in text_string_to_metric_families(text):
         name = family.name + ("_total" if family.type == "counter" else "")
