@@ -158,11 +158,12 @@ def measure_load() -> Mapping[str, Load]:
 
 
 def _epochs(get: Any, operation_id: str) -> int:
-    """Epochs done; asked again if there is no place for the question."""
+    """Epochs done by now; asked again if there is no place for the question."""
+    # Of an answer from the cache the epochs of a second would be missing.
+    request = pb.GetOperationRequest(operation_id=operation_id, force_refresh=True)
     while True:
         try:
-            answer = get(pb.GetOperationRequest(operation_id=operation_id), timeout=10)
-            return int(answer.operation.metrics_count)
+            return int(get(request, timeout=10).operation.metrics_count)
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise
