@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic
-
-import pandas as pd
 
 from shared.clock import Clock
 from shared.marketdata.bars import between, no_bars
@@ -20,7 +19,7 @@ from shared.marketdata.request import BEGINNING, LoadMode, LoadRequest
 from shared.marketdata.result import FailedSymbol, LoadedSymbol
 from shared.marketdata.series_file import SeriesUnreadableError
 from shared.marketdata.store import BarStore, SeriesNotFoundError
-from shared.marketdata.validation import validate
+from shared.marketdata.validation import Problem, Validated, validate
 from shared.marketdata.writer import SeriesWriter
 from shared.operations.cancellation import CancelSignal
 
@@ -144,23 +143,28 @@ class SymbolLoad:
             return
         wanted = TimeRange(start, part.end)
         for piece in self._parts.provider.fetch(*self._series, wanted, self):
-            kept = self._validated(piece)
+            checked = self._validated(piece)
+            kept = between(checked.frame, piece.covered.start, piece.covered.end)
             since = part.start if piece.covered.start <= start else piece.covered.start
             self._writer.add(kept, TimeRange(since, piece.covered.end))
             self._rows += len(kept)
             self._behind += piece.covered.end - piece.covered.start
+            # Last, since a report raises if the load is cancelled, and the piece is kept by now.
+            self._tell(checked.problems)
             self._report()
 
-    def _validated(self, piece: Fetched) -> pd.DataFrame:
-        """Return the bars of a piece that may be kept; say what was wrong with the others."""
+    def _validated(self, piece: Fetched) -> Validated:
         started = self._parts.clock.monotonic()
         checked = validate(piece.frame)
         self._validation_time += self._parts.clock.monotonic() - started
         self._rejected += checked.rejected
-        for problem in checked.problems:
+        return checked
+
+    def _tell(self, problems: Sequence[Problem]) -> None:
+        """Say what was wrong with the bars of a piece that are not kept."""
+        for problem in problems:
             logger.warning("%s %s: %s", *self._series, problem)
             self._parts.bridge.on_validation(problem.kind.value, f"{self._symbol}: {problem}")
-        return between(checked.frame, piece.covered.start, piece.covered.end)
 
     def _report(self) -> None:
         """Report the rows; how many there will be follows from the time if nobody says."""

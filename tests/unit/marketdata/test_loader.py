@@ -519,6 +519,23 @@ def test_a_cancelled_load_stops_after_the_piece_at_hand_and_keeps_it(
     assert ("cancelled", 30) == (status.phase, status.items_processed)
 
 
+def test_a_load_cancelled_as_it_says_what_validation_found_keeps_what_was_fetched(
+    store: BarStore,
+) -> None:
+    load = Load(store, FaultyProvider({"AAA": daily(0, 20)}))
+
+    def cancel(status: Progress) -> None:
+        if status.phase == "validation":
+            load.cancel.request("not needed any more")
+
+    load.bridge.when = cancel
+    with pytest.raises(OperationCancelledError, match="not needed any more"):
+        load.run("AAA", start=day(0), end=day(20))
+
+    assert (days(0, 10),) == store.info("AAA", "1d").covered
+    assert 8 == store.info("AAA", "1d").row_count
+
+
 @pytest.mark.parametrize("waits", ["waits", "head_waits"])
 def test_a_wait_ends_at_once_if_the_load_is_cancelled(
     store: BarStore, provider: ScriptedProvider, waits: str
