@@ -115,9 +115,11 @@ class IbProvider:
         self._patience = patience or Patience()
         self._regular_hours = regular_hours
         self._clock = clock or SystemClock()
-        # Neither changes, and IB limits how often one may ask.
+        # Neither changes, and IB limits how often one may ask. Without a lock: of loads that ask
+        # at the same time each puts the same answer there.
         self._contracts: dict[str, int] = {}
-        self._heads: dict[str, datetime] = {}
+        self._heads: dict[str, datetime | None] = {}
+        """None where IB does not say when the bars begin."""
 
     def check(self, symbols: Sequence[str], timeframe: str) -> list[FieldViolation]:
         """Return a violation for each symbol that cannot be IB's; see BarProvider.check."""
@@ -183,7 +185,7 @@ class IbProvider:
             contract = self._contract(symbol, timeframe, watch)
             asked = instrument(symbol)
             series = (contract, asked.exchange, asked.shows)
-            head = self._ask(
+            self._heads[symbol] = self._ask(
                 _Question(
                     symbol,
                     f"the first bar of {symbol}",
@@ -194,9 +196,6 @@ class IbProvider:
                 ),
                 watch,
             )
-            if head is None:
-                return None
-            self._heads[symbol] = head
         return self._heads[symbol]
 
     def _frame(

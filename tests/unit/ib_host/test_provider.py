@@ -250,6 +250,8 @@ def test_without_a_head_timestamp_it_is_not_known_where_bars_begin(
         SampleBarSource().read("IBM", "1d", wanted.start, wanted.end),
         fetched(provider, wanted=wanted),
     )
+    assert provider.begins("IBM", "1w") is None
+    assert 1 == asked(simulator, Moment.HEAD)
 
 
 # ------------------------------------------------------------------------- faults
