@@ -5,7 +5,7 @@ Clients tell some apart by their words alone, so the words matter.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 HISTORY = "Historical Market Data Service error message:"
 
@@ -16,6 +16,10 @@ class Refusal(Exception):  # noqa: N818  # an answer to the client, not a defect
 
     code: int
     text: str
+
+    def anew(self) -> Refusal:
+        """Return an equal one to raise: each time one is raised its traceback grows."""
+        return replace(self)
 
 
 def no_definition() -> Refusal:

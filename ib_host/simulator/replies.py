@@ -72,7 +72,7 @@ def _bars(desk: Desk, request: BarsRequest, version: int) -> Sequence[Fields]:
 
 def _check_farm(desk: Desk) -> None:
     if not desk.farm_is_up:
-        raise FAILURES["hmds-down"]
+        raise FAILURES["hmds-down"].anew()
 
 
 def _paced(request: BarsRequest | HeadRequest) -> PacedRequest:

@@ -242,14 +242,14 @@ class Session:
             case Delay(seconds=seconds):
                 await asyncio.sleep(seconds)
             case Fail(refusal=refusal):
-                raise refusal
+                raise refusal.anew()
             case Notice(code=code):
                 self._desk.announce(code)
             case LinkLost(restored=restored, seconds=seconds):
                 self._desk.lose_link(restored, seconds)
             case FarmDown(seconds=seconds):
                 self._desk.lose_farm(seconds)
-                raise FAILURES["hmds-down"]
+                raise FAILURES["hmds-down"].anew()
 
     async def _deliver(self, messages: Sequence[Fields], effect: Effect | None) -> None:
         """Send an answer; only half of its bytes if the fault says so."""

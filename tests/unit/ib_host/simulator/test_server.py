@@ -437,6 +437,21 @@ def test_every_failure_can_be_had(simulator: TwsSimulator, connect: Connect, nam
     assert 5 == len(client.bars())
 
 
+def test_a_failure_that_is_had_again_and_again_keeps_no_trace_of_it(
+    simulator: TwsSimulator, connect: Connect
+) -> None:
+    hmds_down = FAILURES["hmds-down"]
+    for effect in (Fail(hmds_down), FarmDown(seconds=None)):
+        simulator.faults.add(Fault(effect, Moment.BARS))
+    client = connect(simulator)
+    client.refusal()
+    client.ask_bars()
+    assert ["2105", "162"] == [client.read()[3], client.read()[3]]
+    client.refusal()
+
+    assert hmds_down.__traceback__ is None
+
+
 def test_a_dropped_request_ends_the_connection(simulator: TwsSimulator, connect: Connect) -> None:
     simulator.faults.add(Fault(Drop(), Moment.BARS))
     client = connect(simulator)
