@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from ib_host.simulator.desk import Desk
@@ -33,14 +33,22 @@ class LoopThread:
     def start(self) -> int:
         """Listen; return the port. Raises AddressError."""
         self._thread.start()
-        try:
-            return self._listening.result(SWIFT)
-        except OSError as error:
-            self._thread.join()
+        wait([self._listening], SWIFT)
+        if self._listening.cancel():  # still pending; the thread ends once it has got there
             raise AddressError(
-                f"Cannot listen on {self._host}:{self._port}: the port is taken or the address "
-                "is not this machine's. Choose another, or port 0 for any that is free."
-            ) from error
+                f"Cannot listen on {self._host}:{self._port} within {SWIFT:g} s: finding the "
+                "address takes too long. Name it by its number, such as 127.0.0.1."
+            )
+        error = self._listening.exception()
+        if error is None:
+            return self._listening.result()
+        self._thread.join()
+        if not isinstance(error, OSError | UnicodeError):
+            raise error
+        raise AddressError(
+            f"Cannot listen on {self._host}:{self._port}: the port is taken or the address "
+            "is not this machine's. Choose another, or port 0 for any that is free."
+        ) from error
 
     def stop(self) -> None:
         """End all connections and the thread."""
@@ -68,14 +76,18 @@ class LoopThread:
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
-        except OSError as error:
-            self._listening.set_exception(error)
+        except BaseException as error:
+            if not self._listening.done():
+                self._listening.set_exception(error)  # raised again by who starts it
+            elif not self._listening.cancelled():
+                raise
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
         server = await asyncio.start_server(self._welcome, self._host, self._port)
-        self._listening.set_result(server.sockets[0].getsockname()[1])
-        await self._stopping.wait()
+        if self._listening.set_running_or_notify_cancel():  # else nobody waits for it any more
+            self._listening.set_result(server.sockets[0].getsockname()[1])
+            await self._stopping.wait()
         server.close()
         for session in tuple(self._sessions):
             session.cancel()

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pandas as pd
 import pytest
 
+from ib_host.simulator import loop_thread
 from ib_host.simulator.faults import (
     FAILURES,
     Cut,
@@ -104,6 +105,27 @@ def test_a_port_that_is_taken_is_named() -> None:
         with pytest.raises(AddressError, match=f"Cannot listen on 127.0.0.1:{port}"):
             TwsSimulator(port=port).start()
     assert [] == threads()
+
+
+def test_a_host_that_can_be_no_name_is_named() -> None:
+    with pytest.raises(AddressError, match=r"Cannot listen on a\.\.b:0"):
+        TwsSimulator(host="a..b").start()
+    assert [] == threads()
+
+
+def test_a_start_that_takes_too_long_is_none_of_a_taken_port(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answered = threading.Event()
+    here = socket.getaddrinfo("127.0.0.1", 0, type=socket.SOCK_STREAM)
+    monkeypatch.setattr(loop_thread, "SWIFT", 0.01)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(20) and here)
+    try:
+        with pytest.raises(AddressError, match=r"simulator\.example:0 within 0\.01 s"):
+            TwsSimulator(host="simulator.example").start()
+    finally:
+        answered.set()
+    eventually(lambda: threads() == [])
 
 
 def test_what_needs_it_running_says_so() -> None:
