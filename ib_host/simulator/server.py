@@ -24,8 +24,8 @@ class TwsSimulator:
 
     `start` serves, `stop` ends; then it may be started again and listens where
     it did before, as a gateway that was restarted would. What was asked, the
-    faults and the pacing are remembered over that. All methods may be called
-    from any thread.
+    faults and the pacing are remembered over that. Only one thread may start and
+    stop it; all else may be called from any thread while it runs.
     """
 
     def __init__(
