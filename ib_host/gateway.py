@@ -37,6 +37,8 @@ _IDS_TRIED = 16
 """Client ids that are tried, from the one asked for on."""
 _LAST_BYTES = 1.0
 """Seconds a connection gets to end in good order."""
+_LONGEST_MESSAGE = 300
+"""Characters of a message of the library's that are logged."""
 _EPOCH_DATES = 2
 """The library's name for dates as seconds since 1970, which no setting of the gateway changes."""
 
@@ -240,8 +242,12 @@ class _Connection:
     def __init__(self, address: GatewayAddress, client_id: int) -> None:
         import ib_insync
 
-        # It reports as errors what is part of life here, and what is not is reported by us.
+        # It reports as errors what is part of life here, and what is not is reported by us, except
+        # for answers that it cannot read: those look as if none had come.
         logging.getLogger("ib_insync").setLevel(logging.CRITICAL)
+        decoder = logging.getLogger("ib_insync.Decoder")
+        decoder.setLevel(logging.ERROR)
+        decoder.addFilter(_cut_short)  # the same one is added once
         self._library = ib_insync
         self._address = address
         self._client_id = client_id
@@ -261,7 +267,11 @@ class _Connection:
         self._last_words = ""
 
     async def open(self) -> bool:
-        """Connect; return False if the client id is taken. Raises IbConnectionError."""
+        """Connect; return False if the client id is taken.
+
+        Raises IbConnectionError, or IbError if IB refuses what the library asks
+        first; 503 means that the gateway is too old.
+        """
         connecting = asyncio.ensure_future(
             self._ib.connectAsync(
                 self._address.host,
@@ -280,6 +290,8 @@ class _Connection:
             if not connecting.done():
                 self._raise_refusal()
             await connecting
+        except self._library.RequestError as error:
+            raise IbError(error.code, error.message) from None
         except (OSError, TimeoutError) as error:
             raise IbConnectionError(self._why(error)) from error
         finally:
@@ -339,14 +351,17 @@ class _Connection:
         """Return the head timestamp; it counts as open until it is cancelled, so it is."""
         contract = self._contract(instrument, contract_id)
         client = self._client
-        return await self._ask(
-            contract,
-            lambda number: client.reqHeadTimeStamp(
-                number, contract, instrument.shows, regular, _EPOCH_DATES
-            ),
-            client.cancelHeadTimeStamp,
-            cancel_when_done=True,
-        )
+        try:
+            return await self._ask(
+                contract,
+                lambda number: client.reqHeadTimeStamp(
+                    number, contract, instrument.shows, regular, _EPOCH_DATES
+                ),
+                client.cancelHeadTimeStamp,
+                cancel_when_done=True,
+            )
+        except ValueError as error:  # the library's, of a text that is no time
+            raise IbError(162, f"No head time stamp: {error}") from None
 
     async def bars(
         self, instrument: Instrument, contract_id: int, request: HistoryRequest, regular: bool
@@ -401,8 +416,7 @@ class _Connection:
             raise IbError(error.code, error.message) from None
         except TimeoutError:
             raise IbTimeoutError(f"no answer within {self._address.answer_timeout:g} s") from None
-        except (ConnectionError, ValueError) as error:
-            answered = isinstance(error, ValueError)
+        except ConnectionError as error:
             raise self._as_ours(error) from None
         finally:
             if answer is not None:
@@ -411,9 +425,7 @@ class _Connection:
                 self._cancel(cancel, number)
         return result
 
-    def _as_ours(self, error: Exception) -> Exception:
-        if isinstance(error, ValueError):
-            return IbError(162, f"No head time stamp: {error}")
+    def _as_ours(self, error: ConnectionError) -> IbConnectionError:
         if isinstance(error, _LinkLostError):
             return IbConnectionError(_NO_LINK)
         return IbConnectionError(f"the connection to the IB gateway at {self._address} was lost")
@@ -482,6 +494,12 @@ class _Connection:
         if isinstance(error, TimeoutError):
             return f"{where} does not answer"
         return f"{where} cannot be reached ({error})"
+
+
+def _cut_short(record: logging.LogRecord) -> bool:
+    """Cut a message that may hold a whole answer."""
+    record.msg, record.args = record.getMessage()[:_LONGEST_MESSAGE], None
+    return True
 
 
 _NO_LINK = "the IB gateway has lost IB's servers"

@@ -6,16 +6,18 @@ import asyncio
 import gc
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import UTC, date, datetime
 
 import pytest
+from ib_insync.client import Client
 
 from ib_host.gateway import Gateway, GatewayAddress, IbBars
 from ib_host.ib_errors import IbConnectionError, IbError, IbTimeoutError
 from ib_host.requests import HistoryRequest, instrument
+from ib_host.simulator import answers
 from ib_host.simulator.faults import (
     FAILURES,
     Cut,
@@ -29,6 +31,7 @@ from ib_host.simulator.faults import (
     Moment,
 )
 from ib_host.simulator.pacing import UNPACED
+from ib_host.simulator.refusals import Refusal
 from ib_host.simulator.server import TwsSimulator
 from shared.marketdata.ranges import TimeRange
 from shared.rpc.errors import OperationCancelledError, ProcessStoppingError
@@ -149,6 +152,45 @@ def test_a_head_timestamp_that_is_refused_is_an_error(make: Make, simulator: Tws
         gateway.head(IBM, number, unwatched, regular_hours=True)
 
 
+def test_a_head_timestamp_that_is_none_is_an_error_and_no_longer_open(
+    make: Make, simulator: TwsSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "head_timestamp", lambda number, *_: [88, number, "yesterday"])
+    gateway = make()
+    (number,) = gateway.contract_ids(IBM, unwatched)
+
+    with pytest.raises(IbError, match="No head time stamp") as raised:
+        gateway.head(IBM, number, unwatched, regular_hours=True)
+
+    assert 162 == raised.value.code
+    eventually(lambda: simulator.open_requests == 0)
+
+
+def test_a_defect_while_bars_are_asked_for_is_no_window_without_bars(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def defect(*_: object) -> None:
+        raise ValueError("a defect")
+
+    monkeypatch.setattr(Client, "reqHistoricalData", defect)
+
+    with pytest.raises(ValueError, match="a defect"):
+        bars(make())
+
+
+def test_an_answer_that_cannot_be_read_is_reported_in_short(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(answers, "bars", lambda number, _: [17, number, *["odd"] * 1000])
+
+    with pytest.raises(IbTimeoutError):
+        bars(make(answer_timeout=0.2))
+
+    (said,) = [record for record in caplog.records if record.name.startswith("ib_insync")]
+    assert "Error handling fields: ['17', " in said.getMessage()
+    assert 300 >= len(said.getMessage())
+
+
 @pytest.mark.parametrize("moment", [Moment.DETAILS, Moment.BARS])
 def test_a_request_without_an_answer_ends_in_its_time_and_is_cancelled(
     moment: Moment, make: Make, simulator: TwsSimulator
@@ -246,6 +288,24 @@ def test_a_gateway_that_does_not_say_a_word_is_given_up(
         bars(gateway)
 
     assert 5 == len(bars(make()).rows)
+
+
+def test_being_refused_while_connecting_is_an_error_in_ibs_words(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start_up = answers.start_up
+
+    def without_executions(asked: Sequence[str]) -> Sequence[answers.Fields] | None:
+        if asked[0] != "7":
+            return start_up(asked)
+        refusal = Refusal(321, "Executions are not for you")
+        return [answers.error(int(asked[2]), refusal, 176)]
+
+    monkeypatch.setattr(answers, "start_up", without_executions)
+
+    with pytest.raises(IbError, match="Executions are not for you") as raised:
+        bars(make())
+    assert 321 == raised.value.code
 
 
 @pytest.mark.parametrize("effect", [Drop(), Cut()])
