@@ -14,7 +14,8 @@ from shared.marketdata.store import BarStore, SeriesNotFoundError
 class StoredBarSource:
     """The series of a store, and of a source that can be read without a load. A BarSource.
 
-    A series that has bars in the store is read only there, as far as it was loaded.
+    A series that has bars in the store, or is nowhere else, is read only there, as
+    far as it was loaded.
     """
 
     def __init__(self, store: BarStore, direct: BarSource) -> None:
@@ -32,14 +33,16 @@ class StoredBarSource:
 
         Raises SeriesUnreadableError if what was loaded cannot be read any more.
         """
-        if self._has_loaded(symbol, timeframe):
+        rows = self._stored_rows(symbol, timeframe)
+        # A load that brought no bars hides none.
+        if rows or (rows == 0 and (symbol, timeframe) not in self._direct.series()):
             return self._store.read(symbol, timeframe, start, end)
         require_series(self, symbol, timeframe)
         return self._direct.read(symbol, timeframe, start, end)
 
-    def _has_loaded(self, symbol: str, timeframe: str) -> bool:
-        """Whether the store has bars; a load that brought none hides nothing."""
+    def _stored_rows(self, symbol: str, timeframe: str) -> int | None:
+        """Return how many bars the store has of a series; None if it was never loaded."""
         try:
-            return self._store.info(symbol, timeframe).row_count > 0
+            return self._store.info(symbol, timeframe).row_count
         except SeriesNotFoundError:
-            return False
+            return None

@@ -52,6 +52,14 @@ def test_a_load_that_brought_no_bars_hides_none(store: BarStore, source: BarSour
     assert_same(SAMPLE.read("IBM", "1d", None, None), source.read("IBM", "1d", None, None))
 
 
+def test_a_series_that_was_loaded_without_bars_and_is_nowhere_else_has_none(
+    store: BarStore, source: BarSource
+) -> None:
+    store.merge("AAA", "1d", no_bars(), days(0, 5))
+    assert ("AAA", "1d") in source.series()
+    assert_same(no_bars(), source.read("AAA", "1d", None, None))
+
+
 def test_the_series_are_those_of_both_each_once_and_in_order(
     store: BarStore, source: BarSource
 ) -> None:
