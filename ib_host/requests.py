@@ -151,8 +151,17 @@ def instrument(symbol: str) -> Instrument:
             f"IB has no symbol {symbol[:40]!r}: write a stock as IBM or BRK.B and a pair of "
             "currencies as EURUSD, in capital letters."
         )
+    if pair := currencies(symbol):
+        return Instrument(pair[0], "CASH", "IDEALPRO", pair[1], "MIDPOINT")
+    return Instrument(stock_symbol(symbol), "STK", "SMART", "USD", "TRADES")
+
+
+def currencies(symbol: str) -> tuple[str, str] | None:
+    """Return the two currencies of a pair, such as EURUSD or EUR.USD; None if it is none."""
     base, quote = symbol[:3], symbol[3:].removeprefix(".")
-    if base != quote and {base, quote} <= _CURRENCIES:
-        return Instrument(base, "CASH", "IDEALPRO", quote, "MIDPOINT")
-    # IB writes classes of shares with a space.
-    return Instrument(symbol.replace(".", " "), "STK", "SMART", "USD", "TRADES")
+    return (base, quote) if base != quote and {base, quote} <= _CURRENCIES else None
+
+
+def stock_symbol(symbol: str) -> str:
+    """Return how IB writes a stock: its class of shares after a space, as BRK B."""
+    return symbol.replace(".", " ")

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
+from ib_host.requests import currencies, stock_symbol
 from ib_host.simulator.protocol import ContractQuery
 from ib_host.simulator.refusals import no_definition, not_valid
 
@@ -62,12 +63,6 @@ class Hours:
 
 US_STOCKS = Hours("US/Eastern", time(4), time(20), time(9, 30), time(16))
 CURRENCIES = Hours("US/Eastern", time(17, 15), time(17), time(17, 15), time(17))
-_CODES = frozenset(
-    {
-        *("AUD", "CAD", "CHF", "CNH", "CZK", "DKK", "EUR", "GBP", "HKD"),
-        *("HUF", "JPY", "MXN", "NOK", "NZD", "PLN", "SEK", "SGD", "USD"),
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,31 +94,31 @@ _NYSE = frozenset({"IBM"})
 """Of the embedded sample; the others are listed at NASDAQ."""
 
 
-def stock(symbol: str, *, primary_exchange: str = "", long_name: str = "") -> Listing:
-    """Return a US stock; its number follows from its symbol."""
+def stock(series: str) -> Listing:
+    """Return a US stock such as IBM or BRK.B; its number follows from its name."""
+    symbol = stock_symbol(series)
     return Listing(
-        series=symbol,
-        con_id=_number(symbol),
+        series=series,
+        con_id=_number(series),
         symbol=symbol,
         sec_type="STK",
         exchange="SMART",
-        primary_exchange=primary_exchange or ("NYSE" if symbol in _NYSE else "NASDAQ"),
+        primary_exchange="NYSE" if symbol in _NYSE else "NASDAQ",
         currency="USD",
         local_symbol=symbol,
         trading_class="NMS",
-        long_name=long_name or symbol,
+        long_name=symbol,
         what="TRADES",
         min_tick=0.01,
         hours=US_STOCKS,
     )
 
 
-def currency_pair(pair: str) -> Listing:
-    """Return a currency pair such as EURUSD; its bars are midpoints, without volume."""
-    base, quote = pair[:3], pair[3:]
+def currency_pair(series: str, base: str, quote: str) -> Listing:
+    """Return a pair of currencies; its bars are midpoints, without volume."""
     return Listing(
-        series=pair,
-        con_id=_number(pair),
+        series=series,
+        con_id=_number(series),
         symbol=base,
         sec_type="CASH",
         exchange="IDEALPRO",
@@ -139,10 +134,9 @@ def currency_pair(pair: str) -> Listing:
 
 
 def listing_of(series: str) -> Listing:
-    """Return what a series is taken for by its name: two currency codes, else a stock."""
-    if len(series) == 6 and {series[:3], series[3:]} <= _CODES:
-        return currency_pair(series)
-    return stock(series)
+    """Return what a series is taken for by its name, as ib_host.requests.instrument does."""
+    pair = currencies(series)
+    return currency_pair(series, *pair) if pair else stock(series)
 
 
 class Directory:

@@ -4,6 +4,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
+from ib_host.requests import instrument
 from ib_host.simulator.listings import (
     CURRENCIES,
     US_STOCKS,
@@ -56,6 +57,22 @@ def test_a_series_is_a_stock_or_two_currencies() -> None:
         euro.what,
     )
     assert "STK" == listing_of("GOOGLE").sec_type
+
+
+@pytest.mark.parametrize("name", ["IBM", "BRK.B", "USDZAR", "EURILS", "EUR.TRY", "USDUSD"])
+def test_a_series_is_found_by_what_the_host_asks_for_it(name: str) -> None:
+    asked = instrument(name)
+
+    listing = Directory([listing_of(name)]).the_one(
+        query(
+            asked.symbol,
+            asked.security_type,
+            exchange=asked.exchange,
+            currency=asked.currency,
+        )
+    )
+
+    assert (name, asked.shows) == (listing.series, listing.what)
 
 
 def test_contracts_are_found_by_what_is_said_of_them(directory: Directory) -> None:
