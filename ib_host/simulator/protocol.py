@@ -19,7 +19,7 @@ OLDEST_CLIENT = 157
 LONGEST_FRAME = 1 << 20
 """Bytes; no request comes near it, so a longer one is not TWS's protocol."""
 _GREETING = b"API\0"
-_VERSIONS = re.compile(r"v(\d+)(?:\.\.(\d+))?(?: .*)?")
+_VERSIONS = re.compile(r"v(\d{1,6})(?:\.\.(\d{1,6}))?(?: .*)?")
 
 
 class ProtocolError(Exception):

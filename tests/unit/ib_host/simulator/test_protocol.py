@@ -91,6 +91,8 @@ def test_the_newest_version_both_know_is_spoken(versions: str, spoken: int) -> N
         (greeting("v100..156"), "not served"),
         (greeting("v177..200"), "not served"),
         (greeting("176"), "names no versions"),
+        (greeting("v" + "1" * 5000), "names no versions"),
+        (greeting("v157.." + "1" * 5000), "names no versions"),
         (b"API\0\xff\xff\xff\xff", "4294967295 bytes"),
     ],
 )
