@@ -150,9 +150,10 @@ class Session:
         except Refusal as refusal:
             self._refuse(answers.SYSTEM, refusal)
             raise _HangUpError(refusal.text) from None
-        await self._deliver([answers.managed_accounts(), answers.next_id()], effect)
+        # First, since another client may ask for the same id while this one is slow to read.
         self._client_id = client_id
         self._desk.clients[client_id] = self
+        await self._deliver([answers.managed_accounts(), answers.next_id()], effect)
         for code in WELL:
             self.notify(code)
 
