@@ -223,7 +223,8 @@ class IbProvider:
         try:
             return no_bars() if bars is None else _frame(bars, timeframe, request.covered)
         except ValueError as error:
-            raise SeriesFailedError(f"{error}.", reason="IB_MALFORMED") from error
+            text = f"{error}. Load again, in another timeframe if need be."
+            raise SeriesFailedError(text, reason="IB_MALFORMED") from error
 
     def _require(self, symbol: str, timeframe: str) -> None:
         if violations := self.check([symbol], timeframe):

@@ -127,7 +127,8 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
         start, end = _range(message, violations)
         mode = _MODES.get(message.mode)
         if mode is None:
-            violations.append(FieldViolation("mode", f"{message.mode} is no mode of loading"))
+            text = f"must be LOAD_MODE_MISSING or LOAD_MODE_FULL, got {message.mode}"
+            violations.append(FieldViolation("mode", text))
         violations += _symbols(message.symbols, self._limits.symbols)
         violations += _timeframe(message.timeframe)
         if not violations and self._provider is not None:

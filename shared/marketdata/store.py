@@ -35,7 +35,7 @@ from shared.rpc.errors import FailedPreconditionError, InvalidArgumentError, Not
 
 _SUFFIX = ".parquet"
 _NAME_LIMIT = 200
-"""Bytes of a symbol's file name; file systems allow 255 with what is added."""
+"""Bytes of a symbol's file name, with its suffix; file systems allow 255 with what is added."""
 KEPT_GAPS = 100
 """How many gaps of a series are kept, the oldest; all are counted."""
 
@@ -216,7 +216,8 @@ class BarStore:
         The frame is validated bars. Afterwards the series holds both or, whatever
         happens, neither; it is made if need be.
 
-        Raises SeriesUnreadableError, SeriesNotSavedError.
+        Raises SeriesUnreadableError, SeriesNotSavedError, InvalidArgumentError for
+        an unknown timeframe or a symbol that no file can be named by.
         """
         path = self._path(symbol, timeframe)
         try:
@@ -284,7 +285,11 @@ class BarStore:
         if timeframe not in TIMEFRAMES:
             raise InvalidArgumentError.of("timeframe", f"choose one of {', '.join(TIMEFRAMES)}.")
         if not symbol or len(name) > _NAME_LIMIT:
-            raise InvalidArgumentError.of("symbol", "must have 1 to 200 letters, digits and signs.")
+            text = (
+                "must not be empty and, escaped for a file name, have at most "
+                f"{_NAME_LIMIT - len(_SUFFIX)} bytes."
+            )
+            raise InvalidArgumentError.of("symbol", text)
         return self._root / timeframe / name
 
 

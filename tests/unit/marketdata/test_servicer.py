@@ -208,7 +208,7 @@ BAD_LOADS: list[tuple[dict[str, Any], str, str]] = [
     ({"end_time": NEVER}, "end_time", "9999"),
     ({"start_time": timestamp(day(1)), "end_time": timestamp(day(1))}, "end_time", "after"),
     ({"start_time": timestamp(day(2)), "end_time": timestamp(day(1))}, "end_time", "after"),
-    ({"mode": 9}, "mode", "9"),
+    ({"mode": 9}, "mode", "must be LOAD_MODE_MISSING or LOAD_MODE_FULL, got 9"),
     ({"mode": -1}, "mode", "-1"),
 ]
 

@@ -24,6 +24,7 @@ from shared.marketdata.gaps import GapClass
 from shared.marketdata.ranges import TimeRange, union
 from shared.marketdata.series_file import SeriesUnreadableError
 from shared.marketdata.store import BarStore, Merged, SeriesNotFoundError, SeriesNotSavedError
+from shared.rpc.errors import InvalidArgumentError
 from tests.support.clock import FakeClock
 from tests.support.programs import ROOT
 from tests.unit.marketdata.frames import START, bars_at, daily, day, days
@@ -261,6 +262,14 @@ def test_any_symbol_has_a_file_of_its_own_below_the_root(tmp_path: Path, symbol:
     assert 3 == len(store.read(symbol, "1d", None, None))
     assert ["data"] == [path.name for path in tmp_path.iterdir()]
     assert ["1d"] == [path.name for path in (tmp_path / "data").iterdir()]
+
+
+@pytest.mark.parametrize("symbol", ["", "X" * 193, "/" * 65, "." + "X" * 190])
+def test_a_symbol_without_a_file_is_refused_with_what_fits(store: BarStore, symbol: str) -> None:
+    store.merge("X" * 192, "1d", daily(0, 3), days(0, 3))
+
+    with pytest.raises(InvalidArgumentError, match="have at most 192 bytes"):
+        store.merge(symbol, "1d", daily(0, 3), days(0, 3))
 
 
 @pytest.mark.parametrize(
