@@ -134,11 +134,6 @@ class Pacing:
         with self._lock:
             self._held_until = max(self._held_until, self._clock.monotonic() + seconds)
 
-    @property
-    def open_requests(self) -> int:
-        """How many requests count as open."""
-        return self._open
-
     @contextmanager
     def turn(self, request: PacedRequest, watch: PacingWatch) -> Iterator[None]:
         """Wait for the request's turn, visibly, and count it as open within the block."""

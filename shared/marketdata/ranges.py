@@ -29,11 +29,6 @@ class TimeRange:
         """Whether all of the other range lies in this one."""
         return self.start <= other.start and other.end <= self.end
 
-    def overlap(self, other: TimeRange) -> TimeRange | None:
-        """Return what both have in common; None if that is nothing."""
-        start, end = max(self.start, other.start), min(self.end, other.end)
-        return TimeRange(start, end) if start < end else None
-
     def __str__(self) -> str:
         return f"{self.start:%Y-%m-%d %H:%M} to {self.end:%Y-%m-%d %H:%M}"
 

@@ -58,6 +58,21 @@ def pacing(clock: FakeClock) -> Pacing:
     return Pacing(EXACT, clock)
 
 
+@pytest.fixture
+def narrow(clock: FakeClock) -> Pacing:
+    """One that lets a single request be open."""
+    return Pacing(replace(EXACT, open=1), clock)
+
+
+def is_open(narrow: Pacing) -> bool:
+    """Whether a request is, so that no other can be."""
+    probe = PacedRequest("probe", "probe", strict=False)
+    if narrow.reserve(probe) > 0:
+        return True
+    narrow.release(probe)
+    return False
+
+
 def test_the_first_request_goes_at_once(pacing: Pacing) -> None:
     assert 0 == pacing.reserve(head())
 
@@ -146,7 +161,7 @@ def test_open_requests_are_limited_until_one_ends(clock: FakeClock) -> None:
     assert 0 == pacing.reserve(replace(bars, is_open=False))
     pacing.release(bars)
     assert 0 == pacing.reserve(bars)
-    assert 2 == pacing.open_requests
+    assert OPEN_PAUSE == pacing.reserve(bars)
 
 
 def test_what_ib_refused_all_the_same_holds_everybody_back(
@@ -161,45 +176,45 @@ def test_what_ib_refused_all_the_same_holds_everybody_back(
     assert 0 == pacing.reserve(head())
 
 
-def test_a_turn_waits_visibly_and_ends_the_request(pacing: Pacing, clock: FakeClock) -> None:
+def test_a_turn_waits_visibly_and_ends_the_request(narrow: Pacing, clock: FakeClock) -> None:
     watch = ClockWatch(clock)
     request = replace(head(), is_open=True)
-    with pacing.turn(request, watch):
-        assert 1 == pacing.open_requests
+    with narrow.turn(request, watch):
+        assert is_open(narrow)
     clock.advance(3)
 
-    with pacing.turn(request, watch):
+    with narrow.turn(request, watch):
         assert 12 == watch.waited
 
-    assert 0 == pacing.open_requests
+    assert not is_open(narrow)
     assert "waiting 12 s for IB pacing" == watch.notes[0]
     assert ["waiting 1 s for IB pacing", "asking IB"] == watch.notes[-2:]
 
 
-def test_a_turn_that_fails_is_open_no_longer(pacing: Pacing, clock: FakeClock) -> None:
+def test_a_turn_that_fails_is_open_no_longer(narrow: Pacing, clock: FakeClock) -> None:
     def fail() -> None:
-        with pacing.turn(replace(head(), is_open=True), ClockWatch(clock)):
+        with narrow.turn(replace(head(), is_open=True), ClockWatch(clock)):
             raise ValueError("as it happens")
 
     with pytest.raises(ValueError, match="as it happens"):
         fail()
-    assert 0 == pacing.open_requests
+    assert not is_open(narrow)
 
 
 def test_a_cancellation_ends_the_wait_and_leaves_nothing_counted(
-    pacing: Pacing, clock: FakeClock
+    narrow: Pacing, clock: FakeClock
 ) -> None:
-    pacing.reserve(head())
+    narrow.reserve(head())
 
     with (
         pytest.raises(OperationCancelledError),
-        pacing.turn(replace(head(), is_open=True), ClockWatch(clock, cancel_after=3)),
+        narrow.turn(replace(head(), is_open=True), ClockWatch(clock, cancel_after=3)),
     ):
         pytest.fail("the turn has not come")  # pragma: no cover
 
-    assert 0 == pacing.open_requests
+    assert not is_open(narrow)
     clock.advance(12)
-    assert 0 == pacing.reserve(head())
+    assert 0 == narrow.reserve(head())
 
 
 asked = st.tuples(
