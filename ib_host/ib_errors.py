@@ -25,6 +25,10 @@ class IbConnectionError(Exception):
     """IB cannot be reached, or the connection was lost before the answer; the text says how."""
 
 
+GatewayError = IbError | IbTimeoutError | IbConnectionError
+"""What a question to the gateway can end with in place of an answer."""
+
+
 class Verdict(StrEnum):
     """What a load does about an error."""
 
@@ -163,7 +167,7 @@ _BY_CODE: Mapping[int, Diagnosis] = {
 """What is known by the code alone; 322 and 10187 have texts that say more."""
 
 
-def diagnose(error: Exception) -> Diagnosis:
+def diagnose(error: GatewayError) -> Diagnosis:
     """Return what an error of the gateway means.
 
     What is not known is asked again a few times: new codes and translated texts
@@ -178,8 +182,6 @@ def diagnose(error: Exception) -> Diagnosis:
             return _by_text(text) or _BY_CODE.get(code, _UNKNOWN)
         case IbError(code=code):
             return _BY_CODE.get(code, _UNKNOWN)
-        case _:
-            return _UNKNOWN
 
 
 def _by_text(text: str) -> Diagnosis | None:

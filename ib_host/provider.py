@@ -20,6 +20,7 @@ import pandas as pd
 from ib_host.gateway import IbBars
 from ib_host.ib_errors import (
     Diagnosis,
+    GatewayError,
     IbConnectionError,
     IbError,
     IbTimeoutError,
@@ -137,7 +138,7 @@ class IbProvider:
     def begins(
         self, symbol: str, timeframe: str, watch: FetchWatch | None = None
     ) -> datetime | None:
-        """Return a time before the first bar there is; see BarProvider.begins.
+        """Return a time that no bar starts before; see BarProvider.begins.
 
         `watch` is told of waits, and may end them.
         """
@@ -277,7 +278,7 @@ class _Trial:
         self.trouble = ""
         """What was wrong the last time, for people."""
 
-    def next_wait(self, error: Exception, diagnosis: Diagnosis) -> float:
+    def next_wait(self, error: GatewayError, diagnosis: Diagnosis) -> float:
         """Return the seconds to wait before the next try.
 
         Raises SeriesFailedError, or UnavailableError if all series are concerned,

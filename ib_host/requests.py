@@ -54,8 +54,11 @@ class HistoryRequest:
     covered: TimeRange
     """The bars that start in here are those that the answer is kept for."""
     end: datetime
+    """Instant the answer ends at, in whole seconds UTC."""
     duration: str
+    """How far it reaches back from there, in IB's units, such as 3 W."""
     bar_size: str
+    """As IB names it, such as 1 day."""
 
 
 def split(wanted: TimeRange, timeframe: str) -> Iterator[HistoryRequest]:
@@ -63,7 +66,6 @@ def split(wanted: TimeRange, timeframe: str) -> Iterator[HistoryRequest]:
     size = BAR_SIZES[timeframe]
     start = wanted.start
     while start < wanted.end:
-        # Near the end of time there is no later instant, but there are no bars either.
         end = min(start + size.span, wanted.end)
         yield _request(TimeRange(start, end), timeframe)
         start = end

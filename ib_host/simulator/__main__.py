@@ -93,7 +93,10 @@ def _parser() -> argparse.ArgumentParser:
         help="which bars the pacing rules hold for: up to 30 seconds as with IB, all, none",
     )
     parser.add_argument(
-        "--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"), default="WARNING"
+        "--log-level",
+        choices=("DEBUG", "INFO", "WARNING", "ERROR"),
+        default="WARNING",
+        help="least severity that is logged, to stderr (%(default)s)",
     )
     return parser
 

@@ -152,7 +152,8 @@ _START_UP: Mapping[int, Callable[[Sequence[str]], Sequence[Fields]]] = {
 def start_up(asked: Sequence[str]) -> Sequence[Fields] | None:
     """Answer what clients ask about accounts and orders when they connect: there are none.
 
-    None if the message is not one of those; an empty answer if it needs none.
+    None if the message is not one of those; an empty answer if it needs none. Raises
+    IndexError if fields are missing.
     """
     answer = _START_UP.get(int(asked[0]))
     return answer and answer(asked)

@@ -94,7 +94,7 @@ class History:
         )
 
     def head(self, request: HeadRequest) -> datetime:
-        """Return when the first bar begins; raises Refusal 162, 200 or 321."""
+        """Return when the first bar begins; raises Refusal 162, 200, 321 or 10299."""
         _check_what(request.what)
         _check_date_format(request.date_format)
         listing = self.directory.the_one(request.contract)

@@ -117,7 +117,8 @@ def frame(fields: Sequence[object]) -> bytes:
 async def read_greeting(reader: asyncio.StreamReader) -> int:
     """Read how a client begins; return the version to speak.
 
-    Raises ProtocolError if it is no client of TWS, or one too old.
+    Raises ProtocolError if it is no client of TWS, or one too old, IncompleteReadError
+    if it ends before it has said so.
     """
     if await reader.readexactly(len(_GREETING)) != _GREETING:
         raise ProtocolError("the greeting is not that of a TWS client")

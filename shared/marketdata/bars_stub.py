@@ -44,7 +44,11 @@ class RemoteBars:
     def read(
         self, symbol: str, timeframe: str, start: datetime | None, end: datetime | None
     ) -> pd.DataFrame:
-        """Return the bars that start in [start, end); see BarSource.read."""
+        """Return the bars that start in [start, end); see BarSource.read.
+
+        Raises MalformedAnswerError unless they ascend in time, else as
+        HostChannel.stream.
+        """
         request = pb.ReadBarsRequest(
             symbol=symbol,
             timeframe=timeframe,

@@ -71,7 +71,7 @@ class DataLoadingProgressBridge(ProgressBridge):
     # ------------------------------------------------------------- the rest
 
     def on_symbol_started(self, symbol: str, symbol_index: int, total_symbols: int) -> None:
-        """Report that the load of a symbol begins."""
+        """Report that the load of a symbol begins; raises TypeError unless numbers are plain."""
         if symbol_index.__class__ is not int or total_symbols.__class__ is not int:
             refuse_mutable({"symbol_index": symbol_index, "total_symbols": total_symbols})
         _, _, _, rows_before, completed = self._place

@@ -12,7 +12,7 @@ import pandas as pd
 
 _ISO = re.compile(r"\d{4}-\d{1,2}-\d{1,2}.*")
 _EPOCHS: Mapping[int, Literal["s", "ms", "us"]] = {9: "s", 10: "s", 13: "ms", 16: "us"}
-"""Units of plain numbers by their digits: times from 1973 to 2286."""
+"""Units of plain numbers by their digits: times to 2286, in seconds from 1973, finer from 2001."""
 _RUNS = {8: "%Y%m%d", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 """Formats of plain digits by their number."""
 _DATES = (

@@ -37,7 +37,7 @@ class SampleBarSource:
     name = "sample"
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()  # so that several first readers load once
+        self._lock = threading.Lock()  # guards the series, so that several first readers load once
         self._series: Mapping[tuple[str, str], pd.DataFrame] | None = None
 
     def series(self) -> Sequence[tuple[str, str]]:

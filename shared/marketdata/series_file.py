@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 import pandas as pd
 import pyarrow as pa
@@ -55,9 +55,13 @@ class Contents:
     symbol: str
     timeframe: str
     covered: tuple[TimeRange, ...]
+    """What has been loaded, oldest first, whether or not there were bars."""
     gaps: tuple[Gap, ...]
+    """The oldest of the gaps that no calendar explains."""
     gap_count: int
+    """How many such gaps there are."""
     updated: datetime
+    """When it was written, aware."""
     format: Literal[1] = 1
 
 
@@ -67,7 +71,7 @@ _contents: TypeAdapter[Contents] = TypeAdapter(Contents)
 class SeriesFile:
     """An open file of a series: one state of it, whatever replaces the file."""
 
-    def __init__(self, path: Path, parquet: Any, contents: Contents) -> None:
+    def __init__(self, path: Path, parquet: pq.ParquetFile, contents: Contents) -> None:
         self._path = path
         self._parquet = parquet
         self.contents = contents
@@ -146,7 +150,7 @@ def write_series(
         writer.add_key_value_metadata({_KEY: _contents.dump_json(contents())})
 
 
-def _grouped(frames: Iterable[pd.DataFrame]) -> Iterator[Any]:
+def _grouped(frames: Iterable[pd.DataFrame]) -> Iterator[pa.Table]:
     """Yield tables of whole groups, then what is left."""
     held = _SCHEMA.empty_table()
     for frame in frames:
@@ -159,7 +163,7 @@ def _grouped(frames: Iterable[pd.DataFrame]) -> Iterator[Any]:
         yield held
 
 
-def _table(frame: pd.DataFrame) -> Any:
+def _table(frame: pd.DataFrame) -> pa.Table:
     times = pd.DatetimeIndex(frame.index).as_unit("us").asi8.view("datetime64[us]")
     columns = [times, *(frame[name].to_numpy() for name in COLUMNS)]
     arrays = [
@@ -168,14 +172,14 @@ def _table(frame: pd.DataFrame) -> Any:
     return pa.table(arrays, schema=_SCHEMA)
 
 
-def _frame(batch: Any) -> pd.DataFrame:
+def _frame(batch: pa.RecordBatch) -> pd.DataFrame:
     """Return a batch as bars in canonical form."""
     times, *values = (column.to_numpy(zero_copy_only=False) for column in batch.columns)
     index = pd.DatetimeIndex(times, tz="UTC", name="time")
     return pd.DataFrame(dict(zip(COLUMNS, values, strict=True)), index=index)
 
 
-def _described(parquet: Any, symbol: str, timeframe: str) -> Contents:
+def _described(parquet: pq.ParquetFile, symbol: str, timeframe: str) -> Contents:
     """Return what the file says of itself. Raises ValueError if it is of something else."""
     if not parquet.schema_arrow.equals(_SCHEMA):
         raise ValueError("its columns are not those of bars")

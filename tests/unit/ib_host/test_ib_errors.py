@@ -81,7 +81,6 @@ def test_codes_are_known_too(code: int, text: str, verdict: str) -> None:
 def test_no_answer_is_asked_for_again_and_a_lost_connection_awaited() -> None:
     assert Verdict.RETRY is diagnose(IbTimeoutError()).verdict
     assert Verdict.AWAIT is diagnose(IbConnectionError()).verdict
-    assert Verdict.RETRY is diagnose(RuntimeError()).verdict
 
 
 def test_all_that_is_asked_again_is_so_a_few_times_and_says_what_to_do() -> None:
