@@ -18,7 +18,14 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ib_host.ib_errors import SIGNALS, IbConnectionError, IbError, IbTimeoutError, Signal
+from ib_host.ib_errors import (
+    SIGNALS,
+    IbConnectionError,
+    IbError,
+    IbTimeoutError,
+    IbUnreachableError,
+    Signal,
+)
 from ib_host.requests import HistoryRequest, Instrument
 from shared.rpc.errors import ProcessStoppingError
 
@@ -74,9 +81,9 @@ class Gateway:
     """A connection to one IB gateway; all methods may be called from any thread.
 
     Calls raise IbError for IB's errors, IbTimeoutError without an answer in
-    time, IbConnectionError if there is no connection or it is lost meanwhile,
-    ProcessStoppingError once `stop` has been called, and whatever their check
-    raises.
+    time, IbUnreachableError if there is no connection, IbConnectionError if it
+    is lost meanwhile, ProcessStoppingError once `stop` has been called, and
+    whatever their check raises.
     """
 
     def __init__(self, address: GatewayAddress) -> None:
@@ -269,7 +276,7 @@ class _Connection:
     async def open(self) -> bool:
         """Connect; return False if the client id is taken.
 
-        Raises IbConnectionError, or IbError if IB refuses what the library asks
+        Raises IbUnreachableError, or IbError if IB refuses what the library asks
         first; 503 means that the gateway is too old.
         """
         connecting = asyncio.ensure_future(
@@ -293,7 +300,7 @@ class _Connection:
         except self._library.RequestError as error:
             raise IbError(error.code, error.message) from None
         except (OSError, TimeoutError) as error:
-            raise IbConnectionError(self._why(error)) from error
+            raise IbUnreachableError(self._why(error)) from error
         finally:
             for task in (connecting, ended):
                 task.cancel()
@@ -308,15 +315,15 @@ class _Connection:
     def is_usable(self) -> bool:
         """Whether requests can be sent.
 
-        Raises IbConnectionError while the gateway, as it has told, tries to
+        Raises IbUnreachableError while the gateway, as it has told, tries to
         reach IB; not for ever, since the message that it does may be missed.
         """
         if not self._ib.isConnected() or self._is_late(self._link_lost_at):
             return False
         if self._link_lost_at is not None:
-            raise IbConnectionError(_NO_LINK)
+            raise IbUnreachableError(_NO_LINK)
         if self._farm_lost_at is not None and not self._is_late(self._farm_lost_at):
-            raise IbConnectionError(_NO_FARM)
+            raise IbUnreachableError(_NO_FARM)
         return True
 
     def _is_late(self, lost_at: float | None) -> bool:
@@ -479,7 +486,7 @@ class _Connection:
         """Raise what being hung up on before the connection was made means."""
         if "version" in self._last_words:
             raise IbError(503, self._last_words)
-        raise IbConnectionError(f"the IB gateway at {self._address} hung up at once")
+        raise IbUnreachableError(f"the IB gateway at {self._address} hung up at once")
 
     def _give_up(self, error: ConnectionError) -> None:
         """End what waits for an answer that may never come."""
@@ -529,7 +536,7 @@ async def _connect(address: GatewayAddress) -> _Connection:
         await connection.close()
         logger.info("Client id %d is in use at %s", client_id, address)
     last = address.client_id + _IDS_TRIED - 1
-    raise IbConnectionError(
+    raise IbUnreachableError(
         f"the IB gateway at {address} has other programs with all client ids from "
         f"{address.client_id} to {last}"
     )

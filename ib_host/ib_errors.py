@@ -25,6 +25,10 @@ class IbConnectionError(Exception):
     """IB cannot be reached, or the connection was lost before the answer; the text says how."""
 
 
+class IbUnreachableError(IbConnectionError):
+    """There is no connection to IB, so the request was not sent; the text says why."""
+
+
 GatewayError = IbError | IbTimeoutError | IbConnectionError
 """What a question to the gateway can end with in place of an answer."""
 

@@ -125,6 +125,17 @@ class Pacing:
             with self._lock:
                 self._open -= 1
 
+    def withdraw(self, request: PacedRequest) -> None:
+        """Count a request that has been reserved, but could not be sent, as sent no longer.
+
+        Its messages count on; a second later they do not either.
+        """
+        with self._lock:
+            for index in reversed(range(len(self._sent))):
+                if self._sent[index][1] == request:
+                    del self._sent[index]
+                    return
+
     def hold(self, seconds: float) -> None:
         """Send nothing strict for a while: IB says that its limits are reached all the same.
 

@@ -24,6 +24,7 @@ from ib_host.ib_errors import (
     IbConnectionError,
     IbError,
     IbTimeoutError,
+    IbUnreachableError,
     Verdict,
     diagnose,
 )
@@ -245,6 +246,8 @@ class IbProvider:
                         watch.note(f"asking IB for {question.what} again")
                     return work()
             except (IbError, IbTimeoutError, IbConnectionError) as error:
+                if isinstance(error, IbUnreachableError):
+                    self._pacing.withdraw(question.paced)
                 diagnosis = diagnose(error)
                 level = logging.INFO if diagnosis.verdict is Verdict.SKIP else logging.WARNING
                 logger.log(level, "%s: %s (%s)", question.what, error, diagnosis.verdict)

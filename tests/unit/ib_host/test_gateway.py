@@ -15,7 +15,7 @@ import pytest
 from ib_insync.client import Client
 
 from ib_host.gateway import Gateway, GatewayAddress, IbBars
-from ib_host.ib_errors import IbConnectionError, IbError, IbTimeoutError
+from ib_host.ib_errors import IbConnectionError, IbError, IbTimeoutError, IbUnreachableError
 from ib_host.requests import HistoryRequest, instrument
 from ib_host.simulator import answers
 from ib_host.simulator.faults import (
@@ -272,7 +272,7 @@ def test_nobody_listening_is_told_of() -> None:
         port = closed.getsockname()[1]
     gateway = Gateway(GatewayAddress("127.0.0.1", port))
     try:
-        with pytest.raises(IbConnectionError, match="does not accept connections"):
+        with pytest.raises(IbUnreachableError, match="does not accept connections"):
             bars(gateway)
     finally:
         gateway.stop()

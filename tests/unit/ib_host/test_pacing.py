@@ -191,6 +191,16 @@ def test_a_turn_waits_visibly_and_ends_the_request(narrow: Pacing, clock: FakeCl
     assert ["waiting 1 s for IB pacing", "asking IB"] == watch.notes[-2:]
 
 
+def test_what_could_not_be_sent_counts_no_longer(pacing: Pacing, clock: FakeClock) -> None:
+    pacing.reserve(head())
+    pacing.withdraw(head())
+    assert 0 == pacing.reserve(head())
+
+    clock.advance(3)
+    pacing.withdraw(head("AAPL"))  # of which none was reserved
+    assert 12 == pacing.reserve(head())
+
+
 def test_a_turn_that_fails_is_open_no_longer(narrow: Pacing, clock: FakeClock) -> None:
     def fail() -> None:
         with narrow.turn(replace(head(), is_open=True), ClockWatch(clock)):

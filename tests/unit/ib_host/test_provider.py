@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ib_host.gateway import Gateway, GatewayAddress, IbBars
-from ib_host.ib_errors import IbConnectionError, IbError
+from ib_host.ib_errors import IbConnectionError, IbError, IbUnreachableError
 from ib_host.pacing import UNLIMITED, Pacing
 from ib_host.provider import IbProvider, Patience
 from ib_host.simulator.faults import (
@@ -417,6 +417,31 @@ def test_waits_for_ibs_pacing_are_visible_and_keep_it_content() -> None:
     assert "waiting 14 s for IB pacing" in watch.notes
     assert ["waiting 1 s for IB pacing", "asking IB"] == watch.notes[-3:-1]
     assert "asking IB for the first bar of IBM again" == watch.notes[-1]
+
+
+def test_a_request_that_could_not_be_sent_does_not_wait_for_ibs_pacing() -> None:
+    clock, watch = FakeClock(), Watch()
+    watch.on_wait = clock.advance
+    gateway = ScriptedGateway()
+    answers: list[Exception] = [
+        IbUnreachableError("it is not up"),
+        IbConnectionError("it was lost"),
+    ]
+
+    def head(*_: Any, **__: Any) -> datetime:
+        if answers:
+            raise answers.pop(0)
+        return day(2000)
+
+    gateway.head = head  # type: ignore[method-assign]
+    provider = IbProvider(gateway, Pacing(clock=clock), clock=clock)
+
+    assert day(2000) == provider.begins("IBM", "1d", watch)
+
+    asked = [note for note in watch.notes if "waiting" in note or "again" in note]
+    assert "waiting 1 s: it is not up (asked for the first bar of IBM)" == asked[0]
+    assert "asking IB for the first bar of IBM again" == asked[1]
+    assert any("for IB pacing" in note for note in asked[2:])
 
 
 def test_a_load_that_waits_for_its_turn_can_be_cancelled(simulator: TwsSimulator) -> None:
