@@ -94,8 +94,10 @@ class LoopThread:
         await asyncio.gather(*self._sessions, return_exceptions=True)
         await server.wait_closed()
 
-    async def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         session = Session(self._desk, reader, writer)
         task = asyncio.get_running_loop().create_task(session.run())
         self._sessions.add(task)
         task.add_done_callback(self._sessions.discard)
+        # It has closed its connection, unless it was cancelled before or while it did.
+        task.add_done_callback(lambda _: writer.transport.abort())

@@ -289,11 +289,12 @@ class Session:
     async def _end(self) -> None:
         for task in tuple(self._tasks):
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Before anything is waited for: a simulator that stops cancels this too.
         for number in {*self._running, *self._open_heads}:
             self._desk.pacing.close((self, number))
         if self._client_id is not None:
             del self._desk.clients[self._client_id]
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
             async with asyncio.timeout(_LAST_BYTES):
                 try:
