@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from backend.started import Started, started_from
+from backend.started import Started
+from backend.started_conversion import started_from
 from ktrdr.marketdata.v1 import market_data_service_pb2 as pb
 from ktrdr.marketdata.v1.market_data_service_pb2_grpc import MarketDataServiceStub
 from shared.marketdata.launcher import LoadOrder

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ktrdr.marketdata.v1.market_data_service_pb2 import StartDataLoadResponse
-from ktrdr.training.v1.training_service_pb2 import StartTrainingResponse
-from shared.rpc.errors import MalformedAnswerError
-
 
 @dataclass(frozen=True, slots=True)
 class Started:
@@ -17,17 +13,3 @@ class Started:
     """The host's operation."""
     instance: str
     """The process that took it; empty if it did not say."""
-
-
-def started_from(
-    answer: StartTrainingResponse | StartDataLoadResponse, request_id: str, target: str
-) -> Started:
-    """Read the answer to a start; raises MalformedAnswerError if it is for another request."""
-    if answer.session_id != request_id or not answer.operation.operation_id:
-        raise MalformedAnswerError(
-            f"{target} was asked to start {request_id} and answered for "
-            f"{answer.session_id[:200]!r}.",
-            metadata={"target": target},
-        )
-    path = answer.operation.freshness.path
-    return Started(answer.operation.operation_id, path[0].instance if path else "")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from backend.started import Started, started_from
+from backend.started import Started
+from backend.started_conversion import started_from
 from ktrdr.training.v1 import training_host_service_pb2, training_service_pb2
 from ktrdr.training.v1.training_host_service_pb2_grpc import TrainingHostServiceStub
 from ktrdr.training.v1.training_service_pb2_grpc import TrainingServiceStub

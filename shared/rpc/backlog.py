@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import grpc
@@ -26,6 +26,8 @@ _SHARE = 0.8
 """Of the calls of that class of which most are taken in; one with fewer is not behind."""
 _MANY = 6
 """With fewer calls in our hands nobody looks whether more wait; those who wait or watch count."""
+_SPARED = 0.2
+"""Of all calls: more of spared classes are what waits."""
 _FEW = 4
 """Calls between looks that say nothing of a class."""
 
@@ -39,9 +41,18 @@ class Backlog:
     """
 
     def __init__(
-        self, limit: int, under_way: Callable[[], int], clock: Clock | None = None
+        self,
+        limit: int,
+        under_way: Callable[[], int],
+        spared: Collection[str] = (),
+        clock: Clock | None = None,
     ) -> None:
-        """`under_way` counts the calls that have come and not ended, taken in or not."""
+        """`under_way` counts the calls that have come and not ended, taken in or not.
+
+        Classes that are `spared` are never late. If theirs are many of the calls,
+        none is: turning away the others would not make theirs fewer.
+        """
+        self._spared = frozenset(spared)
         self.limit = limit
         """Calls that may wait before some are turned away."""
         self._under_way = under_way
@@ -92,9 +103,16 @@ class Backlog:
             self._recent.clear()
             self._flooding = frozenset()
             return
-        many = max(_FEW, _SHARE * max(self._recent.values(), default=0))
-        self._flooding = frozenset(c for c, n in self._recent.items() if n >= many)
+        self._flooding = self._most()
         self._recent = Counter({c: n // 2 for c, n in self._recent.items()})
+
+    def _most(self) -> frozenset[str]:
+        """The classes of which most calls are taken in."""
+        spared = sum(n for class_, n in self._recent.items() if class_ in self._spared)
+        if spared >= _SPARED * self._recent.total():
+            return frozenset()
+        many = max(_FEW, _SHARE * max(self._recent.values(), default=0))
+        return frozenset(c for c, n in self._recent.items() if n >= many) - self._spared
 
 
 class BacklogInterceptor(MethodInterceptor):

@@ -40,20 +40,14 @@ class CallPool(ThreadPoolExecutor):
         places: int,
         patience: float,
         backlog: Backlog,
-        *,
-        sheds_backlog: bool = True,
     ) -> None:
-        """`patience` is how many seconds a call may wait for its client while others want in.
-
-        `sheds_backlog` is whether calls are turned away while too many wait to be taken in.
-        """
+        """`patience` is how many seconds a call may wait for its client while others want in."""
         super().__init__(threads, thread_name_prefix=f"rpc_{class_}")
         self.class_ = class_
         self.waits = ClientWaits(patience)
         self._threads_at_most = threads
         self._places = places
         self._backlog = backlog
-        self._sheds_backlog = sheds_backlog
         self._returns = ReturnTimes()
         self._lock = threading.Lock()  # guards _taken
         self._taken = 0
@@ -62,8 +56,7 @@ class CallPool(ThreadPoolExecutor):
 
     def submit(self, serve: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Serve a call, or refuse it."""
-        is_late = self._backlog.take_in(self.class_)
-        if is_late and self._sheds_backlog:
+        if self._backlog.take_in(self.class_):
             return self._refuse(self._late, serve, *args, **kwargs)
         for pool in self.neighbours:
             pool.make_room()

@@ -43,6 +43,8 @@ _EARLY = 4
 """Threads that answer those who find no place to wait."""
 _FENCE = 4 * 1024 * 1024
 """Bytes of a request that gRPC reads before it refuses it by itself, without details; at least."""
+_SPARED = {HEALTH, WAIT}
+"""Classes whose calls are not turned away for being many: waits are answered early instead."""
 _BASE_CLASSES = {
     f"/{health.SERVICE_NAME}/": HEALTH,
     f"/{reflection.SERVICE_NAME}/": STREAM,
@@ -141,7 +143,7 @@ class RpcServer:
         self.connections = limits.connections
         """The most there are at once."""
         self._calls = ServerCalls()
-        backlog = Backlog(limits.backlog, self._calls.under_way)
+        backlog = Backlog(limits.backlog, self._calls.under_way, _SPARED)
         self._pools = _pools(limits, backlog)
         admission = AdmissionInterceptor(_classes(services), self._pools)
         chain = Chain(
@@ -230,14 +232,7 @@ def _who(services: Sequence[ServedService], security: ServerSecurity) -> list[Me
 def _pools(limits: ServerLimits, backlog: Backlog) -> list[CallPool]:
     """One for each class of calls."""
     pools = [
-        CallPool(
-            class_,
-            threads,
-            places,
-            _patience(class_, limits),
-            backlog,
-            sheds_backlog=class_ not in {HEALTH, WAIT},  # a wait is answered early instead
-        )
+        CallPool(class_, threads, places, _patience(class_, limits), backlog)
         for class_, (threads, places) in limits.classes.items()
     ]
     for pool in pools:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+
+from tests.support.eventually import eventually
 
 
 class Relay:
@@ -36,8 +39,8 @@ class Relay:
             self._close(each)
 
     def restore(self) -> None:
-        """Take connections again, at the same address."""
-        self._listen(int(self.address.rpartition(":")[2]))
+        """Take connections again, at the same address, once nobody else has its port."""
+        eventually(self._takes_its_port_again)
 
     def freeze(self) -> None:
         """Keep connections, and pass nothing on them."""
@@ -64,6 +67,15 @@ class Relay:
         for thread in self._threads:
             thread.join(10)
             assert not thread.is_alive(), "a thread of the relay hangs"
+
+    def _takes_its_port_again(self) -> bool:
+        try:
+            self._listen(int(self.address.rpartition(":")[2]))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            return False
+        return True
 
     def _listen(self, port: int) -> int:
         """Take connections at this port, or any for 0; return it."""

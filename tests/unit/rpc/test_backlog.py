@@ -152,14 +152,14 @@ def taken_in(backlog: Backlog, clock: FakeClock, *classes: str) -> list[bool]:
 
 def test_calls_are_late_once_too_many_have_waited_at_two_looks() -> None:
     clock = FakeClock()
-    backlog = Backlog(5, Counts(100), clock)
+    backlog = Backlog(5, Counts(100), clock=clock)
     assert [False] * 20 == taken_in(backlog, clock, *["read"] * 20)
     assert [True] * 20 == taken_in(backlog, clock, *["read"] * 20)
 
 
 def test_grpc_is_asked_for_its_counts_at_most_two_hundred_times_a_second() -> None:
     clock, counts = FakeClock(), Counts(10_000)
-    backlog = Backlog(5, counts, clock)
+    backlog = Backlog(5, counts, clock=clock)
     for _ in range(1000):
         backlog.take_in("read")
         clock.advance(0.001)
@@ -168,14 +168,14 @@ def test_grpc_is_asked_for_its_counts_at_most_two_hundred_times_a_second() -> No
 
 def test_few_calls_are_taken_in_without_a_look() -> None:
     counts = Counts(100)
-    backlog = Backlog(5, counts, FakeClock())
+    backlog = Backlog(5, counts, clock=FakeClock())
     assert [False] * 4 == [backlog.take_in("read") for _ in range(4)]
     assert 0 == counts.looks
 
 
 def test_callers_that_come_one_after_the_other_cost_no_look() -> None:
     clock, counts = FakeClock(), Counts(100)
-    backlog = Backlog(8, counts, clock)
+    backlog = Backlog(8, counts, clock=clock)
     for _ in range(100):
         taken_in(backlog, clock, "read")
         backlog.let_go()
@@ -186,24 +186,35 @@ def test_callers_that_come_one_after_the_other_cost_no_look() -> None:
 
 def test_a_class_that_is_taken_in_less_often_than_another_is_not_late() -> None:
     clock = FakeClock()
-    backlog = Backlog(5, Counts(100), clock)
-    mixed = ["wait", "read", "wait", "wait"] * 5
+    backlog = Backlog(5, Counts(100), clock=clock)
+    mixed = ["start", "read", "start", "start"] * 5
     taken_in(backlog, clock, *mixed)
-    assert ["wait", "wait", "wait"] * 5 == [
+    assert ["start", "start", "start"] * 5 == [
         class_ for class_, late in zip(mixed, taken_in(backlog, clock, *mixed), strict=True) if late
     ]
 
 
+@pytest.mark.parametrize(("waits", "late"), [(1, True), (5, False), (50, False)])
+def test_while_many_are_of_a_spared_class_none_is_late(waits: int, late: bool) -> None:
+    """Four readers beside a flood of waits do not come back: that would help nobody."""
+    clock = FakeClock()
+    backlog = Backlog(5, Counts(100), ["wait"], clock)
+    calls = ["read"] * 12 + ["wait"] * waits
+    taken_in(backlog, clock, *calls)
+    told = taken_in(backlog, clock, *calls)
+    assert [late] * 12 + [False] * waits == told
+
+
 def test_classes_that_are_taken_in_alike_often_are_late_alike() -> None:
     clock = FakeClock()
-    backlog = Backlog(5, Counts(100), clock)
+    backlog = Backlog(5, Counts(100), clock=clock)
     taken_in(backlog, clock, *["start", "read"] * 10)
     assert [True] * 20 == taken_in(backlog, clock, *["start", "read"] * 10)
 
 
 def test_nothing_is_late_once_few_wait() -> None:
     clock, counts = FakeClock(), Counts(100)
-    backlog = Backlog(5, counts, clock)
+    backlog = Backlog(5, counts, clock=clock)
     taken_in(backlog, clock, *["read"] * 10)
     assert [True] * 10 == taken_in(backlog, clock, *["read"] * 10)
     counts.calls = 26  # and the 21st is taken in
@@ -212,7 +223,7 @@ def test_nothing_is_late_once_few_wait() -> None:
 
 def test_what_has_ended_is_in_nobodys_hands() -> None:
     clock, counts = FakeClock(), Counts(0)
-    backlog = Backlog(5, counts, clock)
+    backlog = Backlog(5, counts, clock=clock)
     taken_in(backlog, clock, *["read"] * 20)
     for _ in range(10):
         backlog.let_go()

@@ -35,7 +35,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def backlog(waiting: Waiting, clock: FakeClock) -> Backlog:
-    return Backlog(LIMIT, waiting, clock)
+    return Backlog(LIMIT, waiting, ["health"], clock)
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_health_is_answered_however_many_wait(
     waiting: Waiting, clock: FakeClock, backlog: Backlog
 ) -> None:
     waiting.calls = 100
-    with CallPool("health", 1, 2, 5.0, backlog, sheds_backlog=False) as pool:
+    with CallPool("health", 1, 2, 5.0, backlog) as pool:
         for _ in range(10):
             clock.advance(1.0)
             assert [""] * 5 == [told(pool.submit(refusal)) for _ in range(5)]

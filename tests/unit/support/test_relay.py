@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -84,3 +85,18 @@ def test_what_is_to_be_called_before_is_called_once(relay: Relay, target: socket
             assert text == server.recv(100)
 
     assert ["before"] == calls
+
+
+def test_an_address_that_another_holds_for_a_moment_is_taken_again(
+    relay: Relay, target: socket.socket
+) -> None:
+    host, _, port = relay.address.rpartition(":")
+    relay.cut()
+    other = socket.create_server((host, int(port)))
+    leaving = threading.Timer(0.05, other.close)
+    leaving.start()
+    relay.restore()
+    leaving.join()
+    with connected(relay) as client, target.accept()[0] as server:
+        client.sendall(b"there")
+        assert b"there" == server.recv(100)
