@@ -132,6 +132,8 @@ class CallPool(ThreadPoolExecutor):
         refused: Future[T] = Future()
         try:
             refused.set_result(serve(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001  # this thread takes in all other calls too
+            refused.set_exception(error)
         finally:
             _here.refusal = None
         return refused

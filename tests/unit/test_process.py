@@ -311,6 +311,14 @@ def test_every_limit_of_the_server_is_a_setting() -> None:
     assert [] == [f.name for f in fields(limits) if same(limits, defaults, f.name)]
 
 
+def test_as_many_calls_may_wait_as_are_read_at_once_unless_that_is_set() -> None:
+    limits = [
+        server_limits(ProcessSettings(read_limit=25)),
+        server_limits(ProcessSettings(read_limit=25, backlog_limit=7)),
+    ]
+    assert [25, 7] == [each.backlog for each in limits]
+
+
 def test_every_limit_of_a_request_is_a_setting() -> None:
     settings = TrainingSettings(
         max_operation_id=255,

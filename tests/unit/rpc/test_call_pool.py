@@ -86,6 +86,17 @@ def test_a_thread_that_refused_serves_the_next(backlog: Backlog) -> None:
     assert None is refusal()
 
 
+def test_a_refusal_that_fails_is_its_calls_alone(backlog: Backlog) -> None:
+    """It happens on the thread that takes in all the others."""
+
+    def fail() -> None:
+        raise ValueError
+
+    with CallPool("read", 1, 0, 5.0, backlog) as none:
+        assert isinstance(none.submit(fail).exception(10.0), ValueError)
+        assert "Too many" in told(none.submit(refusal))
+
+
 def test_while_too_many_wait_to_be_taken_in_all_are_turned_away(
     pool: CallPool, waiting: Waiting, clock: FakeClock
 ) -> None:
