@@ -61,9 +61,7 @@ class Hosted:
 
     def lead_to(self, target: str) -> None:
         """Let another process be at the host's address, as the backend sees it."""
-        self.relay.cut()
-        self.relay.point_at(target)
-        self.relay.restore()
+        self.relay.lead_to(target)
 
 
 @contextmanager

@@ -97,9 +97,7 @@ class Chain:
 
     def lead_to(self, target: str) -> None:
         """Let another process be at the host's address, as the backend sees it."""
-        self.relay.cut()
-        self.relay.point_at(target)
-        self.relay.restore()
+        self.relay.lead_to(target)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ class Relay:
         self._target = target
         self._before: tuple[bytes, Callable[[], None]] | None = None
         self._open: set[socket.socket] = set()
+        self._times_closed = 0
         self._threads: list[threading.Thread] = []
         self._listener: socket.socket | None = None
         """None while cut."""
@@ -34,9 +35,9 @@ class Relay:
         """Refuse connections and close those there are."""
         with self._lock:
             listener, self._listener = self._listener, None
-            sockets, self._open = self._open, set()
-        for each in sockets if listener is None else {listener, *sockets}:
-            self._close(each)
+        if listener is not None:
+            self._close(listener)  # first: who is cut off comes back at once
+        self._close_connections()
 
     def restore(self) -> None:
         """Take connections again, at the same address, once nobody else has its port."""
@@ -60,6 +61,14 @@ class Relay:
         with self._lock:
             self._target = target
 
+    def lead_to(self, target: str) -> None:
+        """Close the connections there are, and lead later ones to another target.
+
+        None is refused meanwhile: who was cut off finds the other at once.
+        """
+        self.point_at(target)
+        self._close_connections()
+
     def close(self) -> None:
         """Cut, and join every thread."""
         self.cut()
@@ -67,6 +76,13 @@ class Relay:
         for thread in self._threads:
             thread.join(10)
             assert not thread.is_alive(), "a thread of the relay hangs"
+
+    def _close_connections(self) -> None:
+        with self._lock:
+            self._times_closed += 1
+            sockets, self._open = self._open, set()
+        for each in sockets:
+            self._close(each)
 
     def _takes_its_port_again(self) -> bool:
         try:
@@ -90,21 +106,22 @@ class Relay:
         with suppress(OSError):
             while True:
                 near, _ = listener.accept()
-                self._connect(listener, near)
+                self._connect(near)
 
-    def _connect(self, listener: socket.socket, near: socket.socket) -> None:
+    def _connect(self, near: socket.socket) -> None:
         with self._lock:
             host, _, port = self._target.rpartition(":")
+            times_closed = self._times_closed
         try:
             far = socket.create_connection((host, int(port)))
         except OSError:
             self._close(near)
             return
         with self._lock:
-            cut = self._listener is not listener  # since this connection was accepted
-            if not cut:
+            closed = self._listener is None or self._times_closed != times_closed  # meanwhile
+            if not closed:
                 self._open |= {near, far}
-        if cut:
+        if closed:
             self._close(near)
             self._close(far)
             return

@@ -75,6 +75,18 @@ def test_a_connection_that_is_being_made_does_not_survive_a_cut(
         assert hung_up(client)
 
 
+def test_who_is_led_elsewhere_loses_the_connection_and_finds_the_other_at_once(
+    relay: Relay, target: socket.socket
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        with connected(relay) as client, target.accept()[0]:
+            relay.lead_to(f"127.0.0.1:{other.getsockname()[1]}")
+            assert hung_up(client)
+        with connected(relay) as client, other.accept()[0] as server:
+            client.sendall(b"there")
+            assert b"there" == server.recv(100)
+
+
 def test_what_is_to_be_called_before_is_called_once(relay: Relay, target: socket.socket) -> None:
     calls: list[str] = []
     relay.before(b"mark", lambda: calls.append("before"))
