@@ -63,9 +63,9 @@ def fill(wire: Wire, path: str, begin: Callable[[str], object]) -> None:
     places = pool._places
 
     def one_more() -> bool:
-        if pool._taken < places:
+        if pool.in_hand < places:
             begin(path)
-        return pool._taken >= places
+        return pool.in_hand >= places
 
     eventually(one_more)
 
