@@ -45,6 +45,8 @@ _OUTCOMES = {
 }
 _LONGEST = 315_576_000_000
 """Seconds that google.protobuf.Duration may hold; ages add up and are told to others."""
+_FIRST, _LAST = -62_135_596_800, 253_402_300_799
+"""Seconds since 1970 of the first and the last that google.protobuf.Timestamp may hold."""
 KeyT = TypeVar("KeyT", bound=int)
 KnownT = TypeVar("KnownT")
 
@@ -83,50 +85,59 @@ def view_from(answer: service_pb.GetOperationResponse, asked: str, cursor: int) 
 
 def _check_page(answer: service_pb.GetOperationResponse, count: int, cursor: int) -> None:
     """Check that the metrics are those from the cursor on."""
-    _require(count >= 0, "metrics_count", "is negative")
     end = cursor + len(answer.metrics)
-    _require(end <= max(cursor, count), "metrics", "go past metrics_count")
+    if count < 0:
+        raise _malformed("metrics_count", "is negative")
+    if end > count and end > cursor:
+        raise _malformed("metrics", "go past metrics_count")
     # Of a shorter log than we know, its end.
-    _require(answer.new_cursor == min(end, count), "new_cursor", "skips metrics")
+    if answer.new_cursor != min(end, count):
+        raise _malformed("new_cursor", "skips metrics")
 
 
 def reading_from(answer: service_pb.GetOperationResponse, asked: str, cursor: int) -> SourceReading:
     """Read the same answer as news of an operation: what is known of it here is only checked."""
     message = answer.operation
-    _require(message.operation_id == asked, "operation_id", "is another's")
+    freshness = message.freshness
+    if message.operation_id != asked:
+        raise _malformed("operation_id", "is another's")
     _check_page(answer, message.metrics_count, cursor)
-    _require(message.HasField("freshness"), "freshness", "is missing")
+    if not message.HasField("freshness"):
+        raise _malformed("freshness", "is missing")
     _known("type", message.type, TYPE_FROM_PROTO)
-    _known("freshness.source", message.freshness.source, SOURCE_FROM_PROTO)
-    _time("create_time", message.create_time)
-    _time("update_time", message.update_time)
-    path = _path(message.freshness)
+    _known("freshness.source", freshness.source, SOURCE_FROM_PROTO)
+    _check_time("create_time", message.create_time)
+    _check_time("update_time", message.update_time)
     liveness = _liveness(message.liveness) if message.HasField("liveness") else None
     return SourceReading(
-        cursor=cursor,
-        metrics=tuple(map(_metric, answer.metrics)),
-        metrics_count=message.metrics_count,
-        progress=_progress(message.progress) if message.HasField("progress") else None,
-        last_report_age=None if liveness is None else liveness.last_report_age,
-        age=_seconds("freshness.age", message.freshness.age),
+        cursor,
+        tuple(map(_metric, answer.metrics)),
+        message.metrics_count,
+        _progress(message.progress) if message.HasField("progress") else None,
+        None if liveness is None else liveness.last_report_age,
+        age=_seconds("freshness.age", freshness.age),
         operation=_owner_state(message),
         liveness=liveness,
-        path=path,
+        path=_path(freshness),
     )
 
 
 def operation_view_from(message: pb.Operation, asked: str | None = None) -> OperationView:
     """Read an operation as answered; `asked` is the id it has to have."""
-    _require(asked is None or message.operation_id == asked, "operation_id", "is another's")
-    _require(message.HasField("freshness"), "freshness", "is missing")
+    if asked is not None and message.operation_id != asked:
+        raise _malformed("operation_id", "is another's")
+    if not message.HasField("freshness"):
+        raise _malformed("freshness", "is missing")
     liveness = _liveness(message.liveness) if message.HasField("liveness") else None
     return OperationView(_operation(message), _freshness(message.freshness), liveness)
 
 
 def metrics_page_from(answer: service_pb.GetMetricsResponse, cursor: int) -> MetricsPage:
     """Read the answer of GetMetrics(cursor=`cursor`)."""
-    _require(answer.new_cursor == cursor + len(answer.metrics), "new_cursor", "skips metrics")
-    _require(bool(answer.metrics) or not answer.has_more, "has_more", "promises what is not sent")
+    if answer.new_cursor != cursor + len(answer.metrics):
+        raise _malformed("new_cursor", "skips metrics")
+    if answer.has_more and not answer.metrics:
+        raise _malformed("has_more", "promises what is not sent")
     return MetricsPage(
         tuple(map(_metric, answer.metrics)),
         answer.new_cursor,
@@ -137,9 +148,12 @@ def metrics_page_from(answer: service_pb.GetMetricsResponse, cursor: int) -> Met
 
 def remote_page_from(answer: service_pb.ListOperationsResponse) -> RemotePage:
     """Read the answer of ListOperations."""
-    _require(bool(answer.instance and answer.incarnation), "instance", "is missing")
-    _require(answer.total_count >= 0, "total_count", "is negative")
-    _require(answer.active_count >= 0, "active_count", "is negative")
+    if not answer.instance or not answer.incarnation:
+        raise _malformed("instance", "is missing")
+    if answer.total_count < 0:
+        raise _malformed("total_count", "is negative")
+    if answer.active_count < 0:
+        raise _malformed("active_count", "is negative")
     return RemotePage(
         tuple(operation_view_from(message) for message in answer.operations),
         answer.next_page_token,
@@ -161,7 +175,7 @@ def retry_after_from(answer: service_pb.WaitOperationResponse) -> float | None:
 def _operation(message: pb.Operation) -> Operation:
     state = _owner_state(message)
     if message.metrics_count < 0:
-        raise MalformedAnswerError("metrics_count is negative.")
+        raise _malformed("metrics_count", "is negative")
     return Operation(
         operation_id=message.operation_id,
         type=_known("type", message.type, TYPE_FROM_PROTO),
@@ -204,29 +218,30 @@ def _result(message: pb.Operation) -> PackedResult:
 
 
 def _unfit(field: str, status: OperationStatus) -> MalformedAnswerError:
-    return MalformedAnswerError(f"{field} does not fit {status.value}.")
+    return _malformed(field, f"does not fit {status.value}")
 
 
 def _progress(message: pb.Progress) -> Progress:
-    percentage = message.percentage if message.HasField("percentage") else None
+    has = message.HasField
+    percentage = message.percentage if has("percentage") else None
     if percentage is not None and not 0 <= percentage <= 100:
-        raise MalformedAnswerError("progress.percentage is not 0 to 100.")
+        raise _malformed("progress.percentage", "is not 0 to 100")
     reported = remaining = None
-    if message.HasField("update_time"):
+    if has("update_time"):
         reported = _time("progress.update_time", message.update_time)
-    if message.HasField("estimated_remaining"):
+    if has("estimated_remaining"):
         remaining = _seconds("progress.estimated_remaining", message.estimated_remaining)
     return Progress(
-        percentage=percentage,
-        message=message.message,
-        phase=message.phase,
-        current_step=message.current_step,
-        total_steps=message.total_steps if message.HasField("total_steps") else None,
-        items_processed=message.items_processed,
-        items_total=message.items_total if message.HasField("items_total") else None,
-        update_time=reported,
-        estimated_remaining=remaining,
-        context=dict(message.context),
+        percentage,
+        message.message,
+        message.phase,
+        message.current_step,
+        message.total_steps if has("total_steps") else None,
+        message.items_processed,
+        message.items_total if has("items_total") else None,
+        reported,
+        remaining,
+        dict(message.context),
     )
 
 
@@ -262,16 +277,17 @@ def _freshness(message: pb.Freshness) -> Freshness:
 
 
 def _path(message: pb.Freshness) -> tuple[Hop, ...]:
-    _require(len(message.path) > 0, "freshness.path", "is empty")
+    if not message.path:
+        raise _malformed("freshness.path", "is empty")
     return tuple(map(_hop, message.path))
 
 
 def _hop(message: pb.Hop) -> Hop:
     return Hop(
-        instance=message.instance,
-        source=_known("freshness.path.source", message.source, SOURCE_FROM_PROTO),
-        cached=message.cached,
-        age=_seconds("freshness.path.age", message.age),
+        message.instance,
+        _known("freshness.path.source", message.source, SOURCE_FROM_PROTO),
+        message.cached,
+        _seconds("freshness.path.age", message.age),
     )
 
 
@@ -285,26 +301,26 @@ def _liveness(message: pb.Liveness) -> Liveness:
 def _seconds(field: str, message: Duration) -> float:
     value = seconds(message)
     if not 0 <= value <= _LONGEST:
-        raise MalformedAnswerError(f"{field} is no length of time.")
+        raise _malformed(field, "is no length of time")
     return value
 
 
 def _time(field: str, message: Timestamp) -> datetime:
-    try:
-        if 0 <= message.nanos < 1_000_000_000:
-            return time_of(message)
-    except OverflowError:
-        pass
-    raise MalformedAnswerError(f"{field} is no time.")
+    _check_time(field, message)
+    return time_of(message)
+
+
+def _check_time(field: str, message: Timestamp) -> None:
+    if not (_FIRST <= message.seconds <= _LAST and 0 <= message.nanos < 1_000_000_000):
+        raise _malformed(field, "is no time")
 
 
 def _known(field: str, number: KeyT, known: Mapping[KeyT, KnownT]) -> KnownT:
     value = known.get(number)
     if value is None:
-        raise MalformedAnswerError(f"{field} is {number}, which this version does not know.")
+        raise _malformed(field, f"is {number}, which this version does not know")
     return value
 
 
-def _require(holds: bool, field: str, fault: str) -> None:
-    if not holds:
-        raise MalformedAnswerError(f"{field} {fault}.")
+def _malformed(field: str, fault: str) -> MalformedAnswerError:
+    return MalformedAnswerError(f"{field} {fault}.")

@@ -156,11 +156,12 @@ class LiveOperation:
             return True
         if self.store_error is not None:
             return now() - stored.news_at >= min(interval, _TRY_AGAIN)
-        news = (
+        if now() - stored.news_at < interval:
+            return False
+        return (
             operation.metrics_count > stored.metrics_count
             or operation.progress != stored.operation.progress
         )
-        return news and now() - stored.news_at >= interval
 
     def raise_if_unstored(self) -> None:
         """Raise StoreUnavailableError if its end is decided and cannot be shown yet."""

@@ -19,6 +19,8 @@ class OperationType(Enum):
     TRAINING = "TRAINING"
     DATA_LOADING = "DATA_LOADING"
 
+    __hash__ = object.__hash__  # there is one of each; an Enum hashes its name, in Python
+
 
 class OperationStatus(Enum):
     """Where an operation is in its life; `TRANSITIONS` says what may follow."""
@@ -30,12 +32,11 @@ class OperationStatus(Enum):
     FAILED = "FAILED"
     CANCELLED = "CANCELLED"
 
-    __hash__ = object.__hash__  # there is one of each; an Enum hashes its name, in Python
+    __hash__ = object.__hash__  # as above
 
-    @property
-    def terminal(self) -> bool:
-        """Whether nothing can follow."""
-        return not TRANSITIONS[self]
+    def __init__(self, value: str) -> None:
+        self.terminal = value in {"COMPLETED", "FAILED", "CANCELLED"}
+        """Whether nothing can follow; no property, for every read asks several times."""
 
 
 _S = OperationStatus
@@ -138,6 +139,8 @@ class FreshnessSource(Enum):
     BRIDGE = "BRIDGE"
     REMOTE = "REMOTE"
     RECORD = "RECORD"
+
+    __hash__ = object.__hash__  # as above
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ class Outages:
         """Forgive what has just answered."""
         target = source.target or ""
         # Unguarded looks: what is missed is seen by the next flight.
-        if not (self._failures or target in self._unreachable or live in self._unread):
+        if not (self._failures or self._unreachable or self._unread):
             return
         with self._lock:
             self._failures.pop(live.operation_id, None)
@@ -126,38 +126,37 @@ class Outages:
 
         Those who cancel are counted by themselves: readers must not keep them away.
         """
-        return _Place(self, target, f"{target} to cancel" if to_cancel else target)
-
-    def enter(self, target: str, key: str) -> None:
-        """Take a place; for `waiting_for`."""
-        with self._lock:
-            if self._waiting[key] >= self.max_waiters:
-                raise RefreshBusyError(
-                    f"Too many callers already wait for {target}; ask again in a moment.",
-                    metadata={"target": target},
-                )
-            self._waiting[key] += 1
-
-    def leave(self, key: str) -> None:
-        """Give a place back; for `waiting_for`."""
-        with self._lock:
-            self._waiting[key] -= 1
-            if not self._waiting[key]:
-                del self._waiting[key]
+        key = f"{target} to cancel" if to_cancel else target
+        return _Place(self._lock, self._waiting, self.max_waiters, target, key)
 
 
 class _Place:
     """One caller's place among those who wait; a generator would cost three times as much."""
 
-    __slots__ = ("_key", "_outages", "_target")
+    __slots__ = ("_key", "_lock", "_most", "_target", "_waiting")
 
-    def __init__(self, outages: Outages, target: str, key: str) -> None:
-        self._outages = outages
+    def __init__(
+        self, lock: threading.Lock, waiting: Counter[str], most: int, target: str, key: str
+    ) -> None:
+        """`waiting` says how many there are by key; `lock` guards it, `most` is a key's limit."""
+        self._lock = lock
+        self._waiting = waiting
+        self._most = most
         self._target = target
         self._key = key
 
     def __enter__(self) -> None:
-        self._outages.enter(self._target, self._key)
+        with self._lock:
+            waiting = self._waiting.get(self._key, 0)
+            if waiting >= self._most:
+                raise RefreshBusyError(
+                    f"Too many callers already wait for {self._target}; ask again in a moment.",
+                    metadata={"target": self._target},
+                )
+            self._waiting[self._key] = waiting + 1
 
     def __exit__(self, *_: object) -> None:
-        self._outages.leave(self._key)
+        with self._lock:
+            waiting = self._waiting.pop(self._key) - 1
+            if waiting:
+                self._waiting[self._key] = waiting

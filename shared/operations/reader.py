@@ -78,19 +78,15 @@ class Reader:
         deadline: float,
     ) -> OperationView:
         """As OperationsService.get_operation."""
-        began_at, source = self._clock.monotonic(), "nowhere"
+        began_at, view = self._clock.monotonic(), None
         try:
             view = self._get(operation_id, max_staleness, metrics_cursor, metrics_limit, deadline)
-            source = view.freshness.source.value.lower()
             return view
         finally:
-            self._note_slow(began_at, operation_id, source)
-
-    def _note_slow(self, began_at: float, what: str, source: str) -> None:
-        """Say so if a query took long."""
-        took = self._clock.monotonic() - began_at
-        if took > SLOW:
-            logger.warning("Slow query: %s from %s took %.3f s", what, source, took)
+            took = self._clock.monotonic() - began_at
+            if took > SLOW:
+                source = "nowhere" if view is None else view.freshness.source.value.lower()
+                _log_slow(operation_id, source, took)
 
     def _get(
         self,
@@ -174,7 +170,9 @@ class Reader:
             active_count=self._store.count(ACTIVE),
             unreachable=_unreachable(targets, refreshed),
         )
-        self._note_slow(began_at, f"a page of {len(page.views)} operations", "all sources")
+        took = self._clock.monotonic() - began_at
+        if took > SLOW:
+            _log_slow(f"a page of {len(page.views)} operations", "all sources", took)
         return page
 
     def refresh(self, live: LiveOperation, staleness: float, deadline: float) -> Refreshed:
@@ -218,6 +216,10 @@ class Reader:
         if _too_old(live, state, refreshed, staleness, age):
             refreshed = replace(refreshed, error=late(live, age, staleness))
         return view_of_live(state, refreshed, self._me.instance_id, now), refreshed.error
+
+
+def _log_slow(what: str, source: str, took: float) -> None:
+    logger.warning("Slow query: %s from %s took %.3f s", what, source, took)
 
 
 def _unreachable(

@@ -74,8 +74,7 @@ class Registry:
 
     def get(self, operation_id: str) -> LiveOperation | None:
         """Return an operation that is in memory, or None."""
-        with self._lock:
-            return self._live.get(operation_id)
+        return self._live.get(operation_id)  # one look, which needs no lock
 
     def all(self) -> list[LiveOperation]:
         """Return all that are in memory."""
@@ -110,7 +109,7 @@ class Registry:
 
         Raises StoreUnavailableError if it is not in memory and the store is away.
         """
-        live = self.get(operation_id)
+        live = self._live.get(operation_id)
         if live is not None:
             return live
         record = self._store.get(operation_id)
