@@ -165,8 +165,10 @@ class LiveOperation:
 
     def raise_if_unstored(self) -> None:
         """Raise StoreUnavailableError if its end is decided and cannot be shown yet."""
+        if self.ending is None:  # unguarded look: it is decided once, and stays so
+            return
         with self.lock:
-            if self.ending is None or self.status.terminal:
+            if self.status.terminal:
                 return
             message = f"How operation {self.operation_id} ended is being stored."
             if self.store_error is not None:
@@ -181,21 +183,21 @@ class LiveOperation:
     def state(self, cursor: int, limit: int) -> LiveState:
         """Copy the state and at most `limit` metrics from `cursor` on, of one instant."""
         with self.lock:
-            kind = FreshnessSource.RECORD
-            if self.source is not None and self.observed_at > -inf:
-                kind = self.source.kind
+            operation, source = self.record.operation, self.source
+            kind, known_at = FreshnessSource.RECORD, inf
+            if source is not None:
+                known_at = max(self.observed_at, self._recorded_at)
+                if self.observed_at > -inf:
+                    kind = source.kind
             return LiveState(
-                operation=self.record.operation,
-                observed_at=self._known_at(),
-                source=kind,
-                path=self._path,
-                liveness=None if self.record.operation.status.terminal else self._liveness(),
-                metrics=tuple(self._metrics[cursor : cursor + limit]),
-                store_error=self.store_error,
+                operation,
+                known_at,
+                kind,
+                self._path,
+                None if operation.status.terminal else self._liveness(),
+                tuple(self._metrics[cursor : cursor + limit]) if limit else (),
+                self.store_error,
             )
-
-    def _known_at(self) -> float:
-        return inf if self.source is None else max(self.observed_at, self._recorded_at)
 
     def _liveness(self) -> Liveness | None:
         """What the owner sees; None if it is another process that has not been heard yet."""

@@ -22,7 +22,7 @@ from shared.operations.answer_conversion import (
     retry_after_from,
     view_from,
 )
-from shared.operations.conversion import STATUS_TO_PROTO, TYPE_TO_PROTO, duration
+from shared.operations.conversion import STATUS_TO_PROTO, TYPE_TO_PROTO, duration, set_duration
 from shared.operations.source import SourceReading
 from shared.operations.store import OperationFilter
 from shared.operations.views import OperationView
@@ -57,7 +57,7 @@ class PendingAnswer(Generic[ReadT]):
 
     def result(self) -> ReadT:
         """Wait for the answer and return what it says, or raise a KtrdrError."""
-        return _understood(self.call.result(), self.read, self.target)
+        return _understood(self.target, self.read, self.call.result())
 
 
 class RemoteOperationStub:
@@ -88,7 +88,7 @@ class RemoteOperationStub:
         """
         request = _get_request(operation_id, max_staleness, metrics_cursor)
         answer = self._call("GetOperation", request, timeout)
-        return self._read(answer, lambda a: view_from(a, operation_id, metrics_cursor))
+        return _understood(self.target, view_from, answer, operation_id, metrics_cursor)
 
     def begin_get_operation(
         self,
@@ -109,7 +109,7 @@ class RemoteOperationStub:
         """Get the same as news for whoever stands in for the operation, which costs less."""
         request = _get_request(operation_id, max_staleness, metrics_cursor)
         answer = self._call("GetOperation", request, timeout)
-        return self._read(answer, lambda a: reading_from(a, operation_id, metrics_cursor))
+        return _understood(self.target, reading_from, answer, operation_id, metrics_cursor)
 
     def begin_read_operation(
         self, operation_id: str, metrics_cursor: int, max_staleness: float, *, timeout: float
@@ -125,14 +125,14 @@ class RemoteOperationStub:
         """Return a page of an operation's log."""
         request = pb.GetMetricsRequest(operation_id=operation_id, cursor=cursor, page_size=limit)
         answer = self._call("GetMetrics", request, timeout)
-        return self._read(answer, lambda a: metrics_page_from(a, cursor))
+        return _understood(self.target, metrics_page_from, answer, cursor)
 
     def list_operations(
         self, wanted: OperationFilter, page_token: str, limit: int, *, timeout: float
     ) -> RemotePage:
         """Return a page of operations, newest first; the first page has no token."""
         answer = self._call("ListOperations", _list_request(wanted, page_token, limit), timeout)
-        return self._read(answer, remote_page_from)
+        return _understood(self.target, remote_page_from, answer)
 
     def begin_list_operations(
         self, wanted: OperationFilter, page_token: str, limit: int, *, timeout: float
@@ -147,7 +147,7 @@ class RemoteOperationStub:
         """Ask an operation to stop and return it."""
         request = pb.CancelOperationRequest(operation_id=operation_id, reason=reason)
         answer = self._call("CancelOperation", request, timeout)
-        return self._read(answer, lambda a: operation_view_from(a.operation, operation_id))
+        return _understood(self.target, operation_view_from, answer.operation, operation_id)
 
     def wait_operation(
         self, operation_id: str, *, timeout: float
@@ -180,14 +180,11 @@ class RemoteOperationStub:
     def _pending(self, call: PendingCall, read: Callable[[Any], ReadT]) -> PendingAnswer[ReadT]:
         return PendingAnswer(call, read, self.target)
 
-    def _read(self, answer: Any, read: Callable[[Any], ReadT]) -> ReadT:
-        return _understood(answer, read, self.target)
 
-
-def _understood(answer: Any, read: Callable[[Any], ReadT], target: str) -> ReadT:
-    """Read an answer; of one that makes no sense, say whose it is."""
+def _understood(target: str, read: Callable[..., ReadT], *answer: Any) -> ReadT:
+    """Read an answer of `target`; of one that makes no sense, say whose it is."""
     try:
-        return read(answer)
+        return read(*answer)
     except MalformedAnswerError as error:
         raise MalformedAnswerError(
             f"{target} answered what no ktrdr process of this version answers: {error.message}",
@@ -198,11 +195,11 @@ def _understood(answer: Any, read: Callable[[Any], ReadT], target: str) -> ReadT
 def _get_request(
     operation_id: str, max_staleness: float | None, metrics_cursor: int
 ) -> pb.GetOperationRequest:
-    return pb.GetOperationRequest(
-        operation_id=operation_id,
-        max_staleness=None if max_staleness is None else duration(max_staleness),
-        metrics_cursor=metrics_cursor,
-    )
+    request = pb.GetOperationRequest(operation_id=operation_id, metrics_cursor=metrics_cursor)
+    if max_staleness is not None:
+        request.max_staleness.SetInParent()  # also of 0
+        set_duration(request.max_staleness, max_staleness)
+    return request
 
 
 def _list_request(wanted: OperationFilter, page_token: str, limit: int) -> pb.ListOperationsRequest:

@@ -185,7 +185,7 @@ class HostChannel:
             if not closed:
                 connection.prepare(stub)
                 connection.calls += 1
-            unused = self._unused(seen)
+            unused = self._old and self._unused(seen)
         if unused:
             seen.channel.close()
         if fresh is not None:
@@ -198,7 +198,7 @@ class HostChannel:
         """End a call's use of a connection; the last on an old one closes it."""
         with self._lock:
             connection.calls -= 1
-            unused = self._unused(connection)
+            unused = self._old and self._unused(connection)
         if unused:
             connection.channel.close()
 
