@@ -14,10 +14,11 @@ from grpc_reflection.v1alpha import reflection
 
 from shared.reloading import Reloading
 from shared.rpc import health
-from shared.rpc.errors import PermissionDeniedError, UnauthenticatedError
+from shared.rpc.errors import KtrdrError, PermissionDeniedError, UnauthenticatedError
 from shared.rpc.interceptors import Behaviour, Handler, MethodInterceptor, rebuilt
+from shared.rpc.said_lately import SaidLately
 from shared.rpc.security import AUTHORIZATION, BEARER
-from shared.rpc.tokens import Scope, Tokens
+from shared.rpc.tokens import Scope, TokenEntry, Tokens
 
 logger = logging.getLogger("ktrdr.security")
 
@@ -89,6 +90,7 @@ class AuthorizationInterceptor(MethodInterceptor):
         super().__init__()
         self._tokens = tokens
         self._reads = frozenset(reads)
+        self._said = SaidLately()
 
     def wrap(self, method: str, handler: Handler) -> Handler:
         """Look at the token of each call before its behaviour."""
@@ -119,13 +121,28 @@ class AuthorizationInterceptor(MethodInterceptor):
 
     def _check(self, method: str, needed: Scope, context: grpc.ServicerContext) -> None:
         """Raise UnauthenticatedError or PermissionDeniedError unless the call may pass."""
+        try:
+            entry = self._entry(method, needed, context)
+        except (UnauthenticatedError, PermissionDeniedError) as error:
+            self._say(method, context.peer(), error)
+            raise
+        if needed is Scope.WRITE:
+            logger.info("%s called by %s", method, entry.name)
+
+    def _entry(self, method: str, needed: Scope, context: grpc.ServicerContext) -> TokenEntry:
         entry = self._tokens.get().entry_of(_token_in(context))
         if entry is None:
             raise TokenUnknownError
         if entry.scope < needed:
             raise WriteScopeNeededError(method, entry.name)
-        if needed is Scope.WRITE:
-            logger.info("%s called by %s", method, entry.name)
+        return entry
+
+    def _say(self, method: str, peer: str, error: KtrdrError) -> None:
+        """Log who was refused: of each address and reason the first call in a minute."""
+        address = peer.rpartition(":")[0]  # each call may come from another port
+        if self._said.is_due(f"{address} {error.reason}"):
+            who = error.metadata.get("token_name", "no known token")
+            logger.warning("Refused %s from %s (%s): %s", method, peer, who, error.reason)
 
 
 def _token_in(context: grpc.ServicerContext) -> str:

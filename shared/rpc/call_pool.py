@@ -8,6 +8,7 @@ on it.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -18,6 +19,9 @@ from shared.rpc.call_threads import CallThreads, HandedCall, serve_one
 from shared.rpc.client_waits import ClientWaits
 from shared.rpc.errors import ResourceExhaustedError
 from shared.rpc.return_times import ReturnTimes
+from shared.rpc.said_lately import SaidLately
+
+logger = logging.getLogger("ktrdr.process")
 
 _here = threading.local()
 """`_here.refusal` makes the error for the call on this thread, if it is to be refused."""
@@ -45,6 +49,7 @@ class CallPool(CallThreads):
         self._places = places
         self._backlog = backlog
         self._returns = ReturnTimes()
+        self._said = SaidLately()
         self.neighbours: Sequence[CallPool] = ()
         """Those that also make room when a call comes here: none may come there."""
 
@@ -74,6 +79,8 @@ class CallPool(CallThreads):
         )
 
     def _too_many(self, what: str, limit: int) -> ResourceExhaustedError:
+        if self._said.is_due(what):
+            logger.warning("Turning %s calls away: %s", self.class_, what)
         return ResourceExhaustedError(
             f"{what}; come back in a moment.",
             retry_after=self._returns.take(),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,20 @@ def test_who_has_done_what_is_logged_by_name_and_reads_are_not(
     call(wire, bearer(WRITE))
     reflected(wire, bearer(READ))
     assert [f"/{PROBE}/Do called by writer"] == caplog.messages
+
+
+def test_who_was_refused_is_logged_once_for_each_reason_and_without_the_token(
+    wire: Wire, caplog: pytest.LogCaptureFixture
+) -> None:
+    for metadata in (bearer(STRANGE), (), bearer(READ)):
+        for _ in range(3):
+            refusal(wire, metadata)
+    messages = [re.sub(r"ipv4:127\.0\.0\.1:\d+", "PEER", text) for text in caplog.messages]
+    assert [
+        f"Refused /{PROBE}/Do from PEER (no known token): TOKEN_UNKNOWN",
+        f"Refused /{PROBE}/Do from PEER (no known token): TOKEN_MISSING",
+        f"Refused /{PROBE}/Do from PEER (reader): WRITE_SCOPE_NEEDED",
+    ] == messages
 
 
 @pytest.mark.parametrize(

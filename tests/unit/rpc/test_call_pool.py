@@ -83,6 +83,15 @@ def test_what_finds_no_place_is_told_so_while_the_others_are_served(pool: CallPo
     assert ("", "") == (waits.told, queues.told)
 
 
+def test_that_calls_are_turned_away_is_logged_once_in_a_while(
+    backlog: Backlog, caplog: pytest.LogCaptureFixture
+) -> None:
+    with CallPool("start", 1, 0, 5.0, backlog) as none:
+        for _ in range(50):
+            assert "Too many" in Call(none).told
+    assert ["Turning start calls away: Too many start calls at once (limit 0)"] == caplog.messages
+
+
 def test_a_place_is_free_again_however_a_call_ends(pool: CallPool) -> None:
     for _ in range(10):
         assert "" == Call(pool, fail).told

@@ -133,7 +133,8 @@ class OperationsServiceServicer:
 
         NOT_FOUND: no such operation. INVALID_ARGUMENT: the reason is too long.
         UNAVAILABLE: the owner could not be told (HOST_UNREACHABLE) or the operation
-        is still being started, and nothing changed.
+        is still being started, and nothing changed; or another caller is still
+        telling the owner, and whether it will be told is not known yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
