@@ -8,12 +8,22 @@ that what was asked and what happened cannot cross.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
-from shared.operations.live import Ending
 from shared.operations.model import OperationError, OperationStatus, PackedResult
 from shared.rpc.errors import Code, KtrdrError
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an operation ends."""
+
+    status: OperationStatus
+    end_time: datetime
+    result: PackedResult | None = None
+    error: OperationError | None = None
+
 
 Decision = Callable[[OperationStatus, bool], Ending]
 

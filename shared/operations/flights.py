@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 
 from shared.clock import Clock
-from shared.operations.live import Flight, LiveOperation
+from shared.operations.flight import Flight
+from shared.operations.live import LiveOperation
 from shared.operations.outages import Outages
 from shared.operations.source import OperationSource, PendingRead
 from shared.rpc.errors import (

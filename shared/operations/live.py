@@ -12,7 +12,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from math import inf
 
+from shared.operations.endings import Ending
+from shared.operations.flight import Flight
 from shared.operations.latch import Latch
+from shared.operations.live_state import LiveState
 from shared.operations.model import (
     TRANSITIONS,
     FreshnessSource,
@@ -24,12 +27,11 @@ from shared.operations.model import (
     OperationRecord,
     OperationStatus,
     Owner,
-    PackedResult,
     Progress,
 )
 from shared.operations.source import OperationSource, OwnerState, SourceReading
 from shared.operations.store import MetricsMissingError
-from shared.rpc.errors import FailedPreconditionError, KtrdrError, StoreUnavailableError
+from shared.rpc.errors import FailedPreconditionError, StoreUnavailableError
 
 _TRY_AGAIN = 1.0
 """Seconds after which a store that was away is tried again, if somebody asks."""
@@ -41,33 +43,6 @@ _ORDER = {
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
-    """How an operation ends."""
-
-    status: OperationStatus
-    end_time: datetime
-    result: PackedResult | None = None
-    error: OperationError | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LiveState:
-    """A consistent copy of what a live operation knows."""
-
-    operation: Operation
-    observed_at: float
-    """Monotonic instant its state is known for: of the last read, else of its creation.
-
-    `inf` while it is being started: until then nobody knows more than its record.
-    """
-    source: FreshnessSource
-    path: tuple[Hop, ...]
-    liveness: Liveness | None
-    metrics: tuple[Metric, ...]
-    store_error: OperationError | None
-
-
-@dataclass(frozen=True, slots=True)
 class Stored:
     """What the store has of a live operation."""
 
@@ -75,21 +50,6 @@ class Stored:
     metrics_count: int
     news_at: float = -inf
     """Monotonic instant of the last attempt to store more than a state."""
-
-
-class Flight:
-    """One read of a source that is on its way; whoever needs it waits for `done`."""
-
-    __slots__ = ("done", "error", "number", "sent_at", "staleness")
-
-    def __init__(self, number: int, sent_at: float, staleness: float) -> None:
-        self.number = number
-        self.sent_at = sent_at
-        self.staleness = staleness
-        """What the owner was allowed to answer from its cache, seconds."""
-        self.error: KtrdrError | None = None
-        """Why it failed; None if it landed or was given up by its own reader."""
-        self.done = Latch()
 
 
 class LiveOperation:

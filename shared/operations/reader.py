@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from shared.clock import Clock
-from shared.operations.live import LiveOperation, LiveState
+from shared.operations.live import LiveOperation
+from shared.operations.live_state import LiveState
 from shared.operations.model import FreshnessSource, OperationRecord, Owner
 from shared.operations.refresh import Refreshed, Refresher, late
 from shared.operations.registry import Registry

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from math import inf
 
 from shared.clock import Clock
+from shared.operations.flight import Flight
 from shared.operations.flights import FULL_TIMEOUT, Flights, slow
-from shared.operations.live import Flight, LiveOperation
+from shared.operations.live import LiveOperation
 from shared.operations.monitor import UNMONITORED, OperationsMonitor
 from shared.operations.outages import Outages
 from shared.operations.source import OperationSource, PendingRead

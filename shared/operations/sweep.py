@@ -13,8 +13,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from queue import SimpleQueue
 
+from shared.operations.flight import Flight
 from shared.operations.flights import slow
-from shared.operations.live import Flight, LiveOperation
+from shared.operations.live import LiveOperation
 from shared.operations.refresh import Need, Refreshed, Refresher, read_timeout
 from shared.operations.source import PendingRead
 from shared.rpc.errors import RefreshBusyError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from shared.operations.live import LiveState
+from shared.operations.live_state import LiveState
 from shared.operations.model import (
     Freshness,
     FreshnessSource,

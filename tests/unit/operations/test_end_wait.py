@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from shared.operations.end_wait import EndWait
-from shared.operations.live import Ending, LiveOperation
+from shared.operations.endings import Ending
+from shared.operations.live import LiveOperation
 from shared.operations.model import OperationStatus
 from shared.operations.refresh import Refreshed
 from shared.operations.waiting import Waiter

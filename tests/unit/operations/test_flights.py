@@ -4,8 +4,9 @@ from math import inf
 
 import pytest
 
+from shared.operations.flight import Flight
 from shared.operations.flights import FULL_TIMEOUT, PAGE, Flights
-from shared.operations.live import Flight, LiveOperation
+from shared.operations.live import LiveOperation
 from shared.operations.model import OperationStatus
 from shared.operations.outages import Outages
 from shared.operations.refresh import Refreshed

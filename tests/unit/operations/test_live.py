@@ -18,8 +18,10 @@ from hypothesis.stateful import (
 )
 
 from shared.operations import endings
+from shared.operations.endings import Ending
+from shared.operations.flight import Flight
 from shared.operations.latch import Latch
-from shared.operations.live import Ending, Flight, LiveOperation
+from shared.operations.live import LiveOperation
 from shared.operations.model import (
     TRANSITIONS,
     FreshnessSource,

@@ -5,7 +5,7 @@ from math import inf
 
 import pytest
 
-from shared.operations.live import LiveState
+from shared.operations.live_state import LiveState
 from shared.operations.model import FreshnessSource, OperationStatus
 from shared.rpc.errors import (
     CursorOutOfRangeError,

@@ -4,7 +4,8 @@ import threading
 from dataclasses import replace
 
 from shared.operations import endings
-from shared.operations.live import Flight, LiveOperation
+from shared.operations.flight import Flight
+from shared.operations.live import LiveOperation
 from shared.operations.model import FreshnessSource, Hop, OperationError, OperationStatus
 from shared.operations.refresh import Refreshed
 from shared.operations.source import BridgeSource, SourceReading
