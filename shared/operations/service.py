@@ -10,7 +10,6 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from math import inf
@@ -18,8 +17,7 @@ from math import inf
 from shared.clock import Clock, SystemClock
 from shared.operations import endings
 from shared.operations.bridge import ProgressBridge
-from shared.operations.flights import FULL_TIMEOUT
-from shared.operations.latch import Latch
+from shared.operations.cancelling import Cancelling
 from shared.operations.live import LiveOperation
 from shared.operations.model import (
     FreshnessSource,
@@ -50,7 +48,6 @@ from shared.rpc.errors import (
     OperationCancelledError,
     RequestIdReusedError,
     StoreUnavailableError,
-    UnavailableError,
 )
 
 logger = logging.getLogger("ktrdr.operations")
@@ -114,6 +111,14 @@ class OperationsService:
             store, self._registry, self._settler, self._refresher, owner, self._limits.cache_ttl
         )
         self._waits = Waits(self._room, self._registry, self._reader, self._starts, self._clock)
+        self._cancelling = Cancelling(
+            self._starts,
+            self._registry,
+            self._reader,
+            self._settler,
+            self._refresher.outages,
+            self._clock,
+        )
 
     @property
     def owner(self) -> Owner:
@@ -398,67 +403,8 @@ class OperationsService:
         Raises OperationNotFoundError; UnavailableError, with nothing changed,
         if the owner of the work cannot be told.
         """
-        # What is being started has no source to tell yet.
-        timeout = min(FULL_TIMEOUT, deadline - self._clock.monotonic())
-        if not self._starts.settled(operation_id, timeout):
-            raise UnavailableError(
-                f"Operation {operation_id} is still being started; cancel again."
-            )
-        live = self._registry.find(operation_id)
-        if isinstance(live, LiveOperation):
-            if self._is_to_tell(live, reason, deadline):
-                self._cancel(live, reason, deadline)
-            if live.ending is not None:  # perhaps another caller is storing it
-                self._settler.settle(live, wait=True)
+        self._cancelling.cancel(operation_id, reason, deadline)
         return self.get_operation(operation_id, deadline=deadline)
-
-    def _is_to_tell(self, live: LiveOperation, reason: str, deadline: float) -> bool:
-        """Whether this caller is the one to tell the worker; False if it knows or has ended.
-
-        While another is telling it nobody knows whether it will: who waits takes
-        over from one who fails.
-        """
-        until = min(self._clock.monotonic() + FULL_TIMEOUT, deadline)
-        while isinstance(wanted := live.want_cancel(reason, self._clock.now()), Latch):
-            with self._place_at(live.source):
-                if not wanted.wait(max(0.0, until - self._clock.monotonic())):
-                    raise UnavailableError(
-                        f"Another caller is still telling the owner of operation "
-                        f"{live.operation_id} to stop it; cancel again."
-                    )
-        return wanted
-
-    def _cancel(self, live: LiveOperation, reason: str, deadline: float) -> None:
-        source = live.source
-        if source is not None:
-            timeout = min(FULL_TIMEOUT, deadline - self._clock.monotonic())
-            try:
-                self._tell(source, reason, max(0.0, timeout))
-            except BaseException:  # whatever it was, the next caller has to try again
-                live.unwant_cancel()
-                raise
-        live.note_cancel_told()
-        here = source is None or source.kind is FreshnessSource.BRIDGE
-        if not here:
-            self._reader.refresh(live, 0.0, deadline)  # a queued one has ended at once
-        if here and live.claim_ending(
-            endings.stopped(self._clock.now(), process_stopping=False),
-            only_from=OperationStatus.PENDING,  # no worker is at it yet
-        ):
-            self._settler.settle(live, wait=True)
-        elif live.mark_cancelling(self._clock.now()):
-            self._settler.save(live)
-
-    def _tell(self, source: OperationSource, reason: str, timeout: float) -> None:
-        """Tell the worker to stop."""
-        with self._place_at(source):
-            source.cancel(reason, timeout)
-
-    def _place_at(self, source: OperationSource | None) -> AbstractContextManager[object]:
-        """A place among those who wait to cancel: only so many do for one target that is slow."""
-        if source is None or source.target is None:
-            return nullcontext()
-        return self._refresher.outages.waiting_for(source.target, to_cancel=True)
 
     # ---------------------------------------------------------------- deleting
 
