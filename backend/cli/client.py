@@ -126,10 +126,12 @@ class Backend:
             if not page.next_page_token or len(whole.operations) >= limit:
                 return whole
 
-    def cancel_operation(self, operation_id: str, reason: str) -> operation_pb2.Operation:
-        """Ask an operation to stop."""
+    def cancel_operation(
+        self, operation_id: str, reason: str, *, give_up: bool = False
+    ) -> operation_pb2.Operation:
+        """Ask an operation to stop; with `give_up`, end it if its owner does not answer."""
         request = operations_service_pb2.CancelOperationRequest(
-            operation_id=operation_id, reason=reason
+            operation_id=operation_id, reason=reason, give_up=give_up
         )
         response: operations_service_pb2.CancelOperationResponse = self._call(
             self._operations.CancelOperation, request

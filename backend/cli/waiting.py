@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from backend.cli.client import Backend
 from backend.cli.console import note, stdout_console
@@ -16,6 +17,9 @@ from backend.cli.patience import Patience
 from backend.cli.results import print_outcome
 from backend.cli.states import is_terminal, outcome, status_name
 from ktrdr.operations.v1 import operation_pb2
+
+_OWNER_AWAY = frozenset({"HOST_UNREACHABLE", "WRONG_HOST"})
+"""Why an owner cannot be told to stop that may be away for good."""
 
 
 def wait_for_operation(
@@ -32,15 +36,36 @@ def wait_for_operation(
     return outcome(operation)
 
 
-def cancel_operation(
-    address: str, operation_id: str, pace: Pace, reason: str, *, wait: bool, output: Format
-) -> ExitCode:
-    """Ask an operation to stop; DONE if it has stopped or will."""
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """What is to stop, and how."""
+
+    operation_id: str
+    reason: str
+    give_up: bool
+    """Whether to end it here if its owner does not answer."""
+    wait: bool
+    """Whether to wait until it has stopped."""
+
+
+def cancel_operation(address: str, asked: Cancellation, pace: Pace, output: Format) -> ExitCode:
+    """Ask an operation to stop; DONE if it has stopped or will, or was given up as asked."""
+    operation_id = asked.operation_id
     with Backend(address) as backend:
-        operation = backend.cancel_operation(operation_id, reason)
-        if wait and not is_terminal(operation):
+        try:
+            operation = backend.cancel_operation(operation_id, asked.reason, give_up=asked.give_up)
+        except RpcFailedError as error:
+            if error.reason in _OWNER_AWAY:
+                note(
+                    "If it will never come back: ktrdr operations cancel "
+                    f"{operation_id} --give-up{backend_argument(address)}"
+                )
+            raise
+        if asked.wait and not is_terminal(operation):
             operation = _wait(backend, operation_id, pace, None, known=True)
     _print(operation, output)
+    if asked.give_up and operation.error.reason == "OWNER_GIVEN_UP":
+        return ExitCode.DONE
     if operation.status == operation_pb2.OPERATION_STATUS_CANCELLING:
         waits = f"ktrdr operations wait {operation_id}{backend_argument(address)}"
         note(f"It stops as soon as its worker can: {waits}")

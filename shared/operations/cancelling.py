@@ -1,4 +1,8 @@
-"""Asking operations to stop: one caller tells the owner, the others share what comes of it."""
+"""Asking operations to stop: one caller tells the owner, the others share what comes of it.
+
+An operation whose owner does not answer goes on as far as anybody knows. Only a
+caller who says so ends it here.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,16 @@ from shared.operations.registry import Registry
 from shared.operations.settling import Settler
 from shared.operations.source import OperationSource
 from shared.operations.starts import Starts
-from shared.rpc.errors import UnavailableError
+from shared.rpc.errors import (
+    HostDeniedError,
+    HostUnreachableError,
+    TokenNotSentError,
+    UnavailableError,
+    WrongHostError,
+)
+
+_TO_BE_MENDED = (HostDeniedError, TokenNotSentError)
+"""The owner is there, and a setting keeps us from it: no reason to give it up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +44,7 @@ class Cancelling:
     outages: Outages
     clock: Clock
 
-    def cancel(self, operation_id: str, reason: str, deadline: float) -> None:
+    def cancel(self, operation_id: str, reason: str, deadline: float, *, give_up: bool) -> None:
         """As OperationsService.cancel_operation, but for the answer."""
         # What is being started has no source to tell yet.
         timeout = min(FULL_TIMEOUT, deadline - self.clock.monotonic())
@@ -42,8 +55,15 @@ class Cancelling:
         live = self.registry.find(operation_id)
         if not isinstance(live, LiveOperation):
             return
-        if self._is_to_tell(live, reason, deadline):
-            self._cancel(live, reason, deadline)
+        try:
+            if self._is_to_tell(live, reason, deadline):
+                self._cancel(live, reason, deadline)
+            elif give_up:  # it was told before; it may have gone since
+                self._hear(live, deadline)
+        except (HostUnreachableError, WrongHostError) as error:
+            if not give_up or isinstance(error, _TO_BE_MENDED) or self.registry.stopping:
+                raise
+            live.claim_ending(endings.given_up(error, reason, self.clock.now()))
         if live.ending is not None:  # perhaps another caller is storing it
             self.settler.settle(live, wait=True)
 
@@ -83,6 +103,12 @@ class Cancelling:
             self.settler.settle(live, wait=True)
         elif live.mark_cancelling(self.clock.now()):
             self.settler.save(live)
+
+    def _hear(self, live: LiveOperation, deadline: float) -> None:
+        """Raise what keeps the owner from answering, if anything does."""
+        error = self.reader.refresh(live, 0.0, deadline).error
+        if error is not None:
+            raise error
 
     def _tell(self, source: OperationSource, reason: str, timeout: float) -> None:
         """Tell the worker to stop."""

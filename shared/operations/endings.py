@@ -76,6 +76,20 @@ def stopped(at: datetime, *, process_stopping: bool) -> Decision:
     return decide
 
 
+def given_up(owner_away: KtrdrError, reason: str, at: datetime) -> Decision:
+    """The owner does not answer, and somebody has decided to wait for it no longer."""
+    facts = {"cause_reason": owner_away.reason, "reason": reason}
+    error = OperationError(
+        Code.ABORTED,
+        "OWNER_GIVEN_UP",
+        f"It was given up on request: {owner_away.message.rstrip('.')}. How the work ended, or "
+        "whether it still goes on there, is not known. Start it again with a new request_id.",
+        retryable=True,
+        metadata={**owner_away.metadata, **{name: fact for name, fact in facts.items() if fact}},
+    )
+    return lambda _status, _cancel: Ending(OperationStatus.FAILED, at, error=error)
+
+
 def error_of(raised: BaseException) -> OperationError:
     """Describe what a worker raised; of what we did not foresee, its own words."""
     if isinstance(raised, KtrdrError):

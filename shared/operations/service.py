@@ -396,14 +396,17 @@ class OperationsService:
     # -------------------------------------------------------------- cancelling
 
     def cancel_operation(
-        self, operation_id: str, reason: str = "", *, deadline: float = inf
+        self, operation_id: str, reason: str = "", *, give_up: bool = False, deadline: float = inf
     ) -> OperationView:
         """Ask an operation to stop; once its owner was told, or it ended, nothing more happens.
+
+        With `give_up` an owner that does not answer is asked no more: the operation
+        ends here, FAILED with reason OWNER_GIVEN_UP.
 
         Raises OperationNotFoundError; UnavailableError, with nothing changed,
         if the owner of the work cannot be told.
         """
-        self._cancelling.cancel(operation_id, reason, deadline)
+        self._cancelling.cancel(operation_id, reason, deadline, give_up=give_up)
         return self.get_operation(operation_id, deadline=deadline)
 
     # ---------------------------------------------------------------- deleting

@@ -128,7 +128,10 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
             text = f"must be at most {self.limits.cancel_reason} characters"
             raise InvalidArgumentError.of("reason", text)
         view = self._operations.cancel_operation(
-            request.operation_id, request.reason, deadline=deadline_of(context, self._clock)
+            request.operation_id,
+            request.reason,
+            give_up=request.give_up,
+            deadline=deadline_of(context, self._clock),
         )
         return pb.CancelOperationResponse(operation=conversion.view_to_proto(view))
 

@@ -160,15 +160,21 @@ def cancel(
     operation_id: OperationId,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept with it.")] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it has stopped.")] = False,
+    give_up: Annotated[
+        bool,
+        typer.Option(
+            "--give-up",
+            help="If its host does not answer, end it here: failed, outcome unknown.",
+        ),
+    ] = False,
     output: FormatOption = Format.TABLE,
     backend: BackendOption = "",
 ) -> None:
     """Ask an operation to stop. Repeating it does no harm."""
-    from backend.cli.waiting import cancel_operation
+    from backend.cli.waiting import Cancellation, cancel_operation
 
-    raise typer.Exit(
-        cancel_operation(backend, operation_id, ctx.obj, reason, wait=wait, output=output)
-    )
+    asked = Cancellation(operation_id, reason, give_up=give_up, wait=wait)
+    raise typer.Exit(cancel_operation(backend, asked, ctx.obj, output))
 
 
 @app.command()

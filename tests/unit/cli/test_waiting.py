@@ -121,6 +121,24 @@ def test_a_cancellation_carries_its_reason(ktrdr: Run, scripted: ScriptedBackend
     assert f"ktrdr operations wait {ID} --backend {scripted.address}" in ended.stderr
 
 
+def test_an_owner_that_is_away_is_given_up_only_if_that_is_asked_for(
+    ktrdr: Run, scripted: ScriptedBackend
+) -> None:
+    away = Refusal(grpc.StatusCode.UNAVAILABLE, "nobody answers there", "HOST_UNREACHABLE")
+    given_up = cancelled(FAILED)
+    given_up.operation.error.reason = "OWNER_GIVEN_UP"
+    scripted.script("CancelOperation", away, given_up)
+    refused = ktrdr("operations", "cancel", ID)
+    assert refused.exit_code == ExitCode.UNREACHABLE
+    proposal = f"ktrdr operations cancel {ID} --give-up --backend {scripted.address}"
+    assert proposal in refused.stderr
+
+    ended = ktrdr("operations", "cancel", ID, "--give-up")
+    assert ended.exit_code == ExitCode.DONE
+    assert [False, True] == [r.give_up for r in scripted.requests["CancelOperation"]]
+    assert "OWNER_GIVEN_UP" in ended.stdout
+
+
 def test_a_cancellation_can_wait_until_the_work_has_stopped(
     ktrdr: Run, scripted: ScriptedBackend
 ) -> None:

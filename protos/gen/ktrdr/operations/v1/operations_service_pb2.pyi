@@ -283,19 +283,27 @@ class CancelOperationRequest(_message.Message):
 
     OPERATION_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    GIVE_UP_FIELD_NUMBER: _builtins.int
     operation_id: _builtins.str
     """The operation to stop. Required."""
     reason: _builtins.str
     """Why; kept with the operation. At most 1000 characters. Optional."""
+    give_up: _builtins.bool
+    """Whether to end the operation here if its owner does not answer, or if
+    another instance answers in its place: FAILED with reason OWNER_GIVEN_UP.
+    Nothing is asked of the owner any more, should it come back; how the work
+    ended there is not known. An owner that answers is told to stop, as ever.
+    """
     def __init__(
         self,
         *,
         operation_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        give_up: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["operation_id", b"operation_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["give_up", b"give_up", "operation_id", b"operation_id", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -132,9 +132,10 @@ class OperationsServiceServicer:
         CANCELLING until its worker has really stopped.
 
         NOT_FOUND: no such operation. INVALID_ARGUMENT: the reason is too long.
-        UNAVAILABLE: the owner could not be told (HOST_UNREACHABLE) or the operation
-        is still being started, and nothing changed; or another caller is still
-        telling the owner, and whether it will be told is not known yet.
+        UNAVAILABLE: the owner could not be told (HOST_UNREACHABLE; with give_up that
+        ends the operation) or the operation is still being started, and nothing
+        changed; or another caller is still telling the owner, and whether it will be
+        told is not known yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -74,9 +74,10 @@ class OperationsServiceStub:
     CANCELLING until its worker has really stopped.
 
     NOT_FOUND: no such operation. INVALID_ARGUMENT: the reason is too long.
-    UNAVAILABLE: the owner could not be told (HOST_UNREACHABLE) or the operation
-    is still being started, and nothing changed; or another caller is still
-    telling the owner, and whether it will be told is not known yet.
+    UNAVAILABLE: the owner could not be told (HOST_UNREACHABLE; with give_up that
+    ends the operation) or the operation is still being started, and nothing
+    changed; or another caller is still telling the owner, and whether it will be
+    told is not known yet.
     """
     WaitOperation: _grpc.UnaryUnaryMultiCallable[_operations_service_pb2.WaitOperationRequest, _operations_service_pb2.WaitOperationResponse]
     """WaitOperation answers when the operation is terminal or the time is up, in
@@ -142,9 +143,10 @@ class OperationsServiceAsyncStub(OperationsServiceStub):
     CANCELLING until its worker has really stopped.
 
     NOT_FOUND: no such operation. INVALID_ARGUMENT: the reason is too long.
-    UNAVAILABLE: the owner could not be told (HOST_UNREACHABLE) or the operation
-    is still being started, and nothing changed; or another caller is still
-    telling the owner, and whether it will be told is not known yet.
+    UNAVAILABLE: the owner could not be told (HOST_UNREACHABLE; with give_up that
+    ends the operation) or the operation is still being started, and nothing
+    changed; or another caller is still telling the owner, and whether it will be
+    told is not known yet.
     """
     WaitOperation: _aio.UnaryUnaryMultiCallable[_operations_service_pb2.WaitOperationRequest, _operations_service_pb2.WaitOperationResponse]  # type: ignore[assignment]
     """WaitOperation answers when the operation is terminal or the time is up, in
@@ -231,9 +233,10 @@ class OperationsServiceServicer(metaclass=_abc_1.ABCMeta):
         CANCELLING until its worker has really stopped.
 
         NOT_FOUND: no such operation. INVALID_ARGUMENT: the reason is too long.
-        UNAVAILABLE: the owner could not be told (HOST_UNREACHABLE) or the operation
-        is still being started, and nothing changed; or another caller is still
-        telling the owner, and whether it will be told is not known yet.
+        UNAVAILABLE: the owner could not be told (HOST_UNREACHABLE; with give_up that
+        ends the operation) or the operation is still being started, and nothing
+        changed; or another caller is still telling the owner, and whether it will be
+        told is not known yet.
         """
 
     @_abc_1.abstractmethod
