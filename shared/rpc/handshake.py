@@ -19,10 +19,12 @@ _ENCRYPTED: Mapping[str, str] = {
     "both sides.",
 }
 """Meanings by mark in gRPC's words; the first that is found counts."""
-_PLAIN: Mapping[str, str] = {
-    "Socket closed": "it closed the connection at once. If it speaks TLS, set KTRDR_TLS_CA to "
-    "the file of the authority that issued its certificate.",
-}
+_CLOSED = (
+    "it closed the connection at once. If it speaks TLS, set KTRDR_TLS_CA to the file of the "
+    "authority that issued its certificate; if it is a container's port, the process in it may "
+    "not listen yet."
+)
+_PLAIN: Mapping[str, str] = {"Socket closed": _CLOSED, "Connection reset by peer": _CLOSED}
 
 
 def handshake_problem(message: str, *, encrypted: bool) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -159,6 +162,41 @@ def test_a_server_with_tls_called_without(ktrdr: Command, authority: Authority) 
         words = "If it speaks TLS, set KTRDR_TLS_CA"
         assert_told(ktrdr(address), ExitCode.UNREACHABLE, address, words)
         assert_told(ktrdr(address, "health"), ExitCode.UNREACHABLE, address, words)
+
+
+@contextmanager
+def closing_at_once(*, reset: bool) -> Iterator[str]:
+    """The published port of a container whose process does not listen yet.
+
+    `reset`: what the caller has sent was not read before.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def close_each() -> None:
+            with suppress(OSError):  # the listener is shut down
+                while True:
+                    with listener.accept()[0] as connection:
+                        connection.recv(1)
+                        if reset:
+                            no_rest = struct.pack("ii", 1, 0)
+                            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_rest)
+                        else:
+                            connection.recv(4096)
+
+        closing = threading.Thread(target=close_each, name="closing-at-once")
+        closing.start()
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            closing.join()
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_container_that_is_still_starting(ktrdr: Command, reset: bool) -> None:
+    with closing_at_once(reset=reset) as address:
+        words = "if it is a container's port, the process in it may not listen yet"
+        assert_told(ktrdr(address), ExitCode.UNREACHABLE, address, words)
 
 
 def test_a_certificate_of_an_authority_that_is_not_trusted(
