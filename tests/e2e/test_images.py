@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.dockerfile import Image, pip_install, read_images
+from tests.support.dockerfile import Image, pip, pip_install, read_images
 from tests.support.programs import ROOT, SMALL
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -100,23 +100,44 @@ def build_context(folder: Path) -> Path:
     return folder
 
 
+def bare_context(context: Path, folder: Path) -> Path:
+    """Copy what the dependencies are installed from, beside an empty README."""
+    for name in ("constraints.txt", "pyproject.toml"):
+        shutil.copy(context / name, folder / name)
+    (folder / "README.md").touch()
+    return folder
+
+
+def moved(words: list[str], wheel: Path) -> list[str]:
+    """The words of a command with another folder for /wheel, and the wheel in it by its name."""
+    words = [str(wheel) if word == "/wheel" else word for word in words]
+    if words[-1] != "/wheel/*.whl":
+        return words
+    (built,) = wheel.glob("*.whl")
+    return [*words[:-1], str(built)]
+
+
+def run(words: list[str], folder: Path) -> None:
+    """Run a step of the image's build; fail if it does."""
+    done = subprocess.run(
+        words, cwd=folder, capture_output=True, text=True, check=False, timeout=280
+    )
+    assert 0 == done.returncode, done.stderr
+
+
 @pytest.fixture(scope="module")
 def container(tmp_path_factory: pytest.TempPathFactory) -> Container:
     """The environment that the Dockerfile's own command installs."""
     images = read_images()
     context = build_context(tmp_path_factory.mktemp("context"))
+    bare = bare_context(context, tmp_path_factory.mktemp("bare"))
     environment = tmp_path_factory.mktemp("image")
     venv.create(environment, with_pip=True)
-    _, *rest = pip_install(images, "backend")
-    done = subprocess.run(
-        [str(environment / "bin" / "python"), *rest],
-        cwd=context,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=280,
-    )
-    assert 0 == done.returncode, done.stderr
+    python = str(environment / "bin" / "python")
+    wheel = tmp_path_factory.mktemp("wheel")
+    run([python, *pip_install(images, "backend")[1:]], bare)
+    run([python, *moved(pip(images["package"], "wheel")[1:], wheel)], context)
+    run([python, *moved(pip(images["backend"], "install")[1:], wheel)], bare)
     return Container(images["backend"], environment / "bin", tmp_path_factory.mktemp("home"))
 
 

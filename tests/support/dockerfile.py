@@ -20,9 +20,13 @@ class Image:
 
     instructions: tuple[Instruction, ...]
 
+    def each(self, word: str) -> list[str]:
+        """The rest of each instruction of a kind."""
+        return [rest for kind, rest in self.instructions if kind == word]
+
     def last(self, word: str) -> str:
         """The rest of the last instruction of a kind; fail if there is none."""
-        return [rest for kind, rest in self.instructions if kind == word][-1]
+        return self.each(word)[-1]
 
     @property
     def command(self) -> list[str]:
@@ -39,8 +43,7 @@ class Image:
     @property
     def environment(self) -> Mapping[str, str]:
         """The variables it sets."""
-        texts = [rest for kind, rest in self.instructions if kind == "ENV"]
-        words = (word.partition("=") for text in texts for word in shlex.split(text))
+        words = (word.partition("=") for text in self.each("ENV") for word in shlex.split(text))
         return {name: value for name, _, value in words}
 
 
@@ -64,9 +67,13 @@ def pip_install(images: Mapping[str, Image], target: str) -> list[str]:
     """The words of the `pip install` that makes the environment a target takes over."""
     copied = re.fullmatch(r"--from=(\S+) (\S+) \2", images[target].last("COPY"))
     assert copied is not None, f"{target} copies no environment"
-    words = shlex.split(images[copied[1]].last("RUN"))
-    words = [word for word in words if not word.startswith("--mount=")]
-    assert ["python", "-m", "pip", "install"] == words[:4]
+    return pip(images[copied[1]], "install")
+
+
+def pip(image: Image, command: str) -> list[str]:
+    """The words of the pip command that a stage runs last; fail if that is another."""
+    words = [word for word in shlex.split(image.last("RUN")) if not word.startswith("--mount=")]
+    assert ["python", "-m", "pip", command] == words[:4]
     return words
 
 

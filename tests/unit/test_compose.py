@@ -17,7 +17,7 @@ from ib_host.settings import SIMULATOR, IbHostSettings
 from shared import process, security
 from shared.rpc import server
 from shared.settings import ProcessSettings, SettingsError, load_settings
-from tests.support.dockerfile import pip_install, read_images
+from tests.support.dockerfile import pip, pip_install, read_images
 from tests.support.programs import ROOT, Programs
 from training_host.settings import TrainingHostSettings
 
@@ -33,6 +33,8 @@ SETTINGS: Mapping[str, type[ProcessSettings]] = {
 }
 LISTENS = {service: f"KTRDR_{service.upper()}_ADDRESS" for service in SETTINGS}
 IMAGES = read_images()
+BARS = "bars"
+"""The volume that two services share."""
 each_service = pytest.mark.parametrize("service", SERVICES)
 
 
@@ -45,8 +47,9 @@ def variables(settings: type[ProcessSettings]) -> set[str]:
 
 
 def mounts(service: str) -> dict[str, str]:
-    """The folder in the container of each volume a service uses."""
-    return dict(volume.split(":") for volume in SERVICES[service]["volumes"])
+    """The folder in the container of each volume a service uses, with `:ro` if only to read."""
+    split = (volume.partition(":") for volume in SERVICES[service]["volumes"])
+    return {volume: folder for volume, _, folder in split}
 
 
 def interpolated(text: str, **variables: str) -> str:
@@ -127,14 +130,31 @@ def test_no_service_runs_as_root(service: str) -> None:
 @each_service
 def test_each_process_keeps_its_files_on_a_volume_of_its_own(service: str) -> None:
     home = IMAGES[service].environment["KTRDR_HOME"]
-    assert [home] == list(mounts(service).values())
+    assert {f"{service}_home": home} == {
+        volume: folder for volume, folder in mounts(service).items() if volume != BARS
+    }
     assert home == IMAGES[service].last("VOLUME")
 
 
-def test_each_volume_is_declared_and_used_by_one_service() -> None:
+def test_each_volume_is_declared_and_used_by_one_service_but_for_the_bars() -> None:
     used = [volume for service in SERVICES for volume in mounts(service)]
     used += [volume.split(":")[0] for volume in ALL["prometheus"]["volumes"] if volume[0] != "."]
-    assert sorted(COMPOSE["volumes"]) == sorted(used)
+    assert sorted([*COMPOSE["volumes"], BARS]) == sorted(used)
+
+
+def test_what_the_ib_host_loads_is_what_the_training_host_reads() -> None:
+    where = {service: mounts(service)[BARS] for service in SERVICES if BARS in mounts(service)}
+    folder = load_settings(IbHostSettings).data_dir.relative_to(load_settings(IbHostSettings).home)
+    home = IMAGES["ib_host"].environment["KTRDR_HOME"]
+    assert {"ib_host": f"{home}/{folder}", "training_host": f"{home}/{folder}:ro"} == where
+
+
+@each_service
+def test_the_folders_of_new_volumes_are_the_processs_own(service: str) -> None:
+    (made,) = re.findall(r"install --directory (.*)", IMAGES[service].each("RUN")[0])
+    owner, group, *folders = made.split()
+    assert ("--owner=ktrdr", "--group=ktrdr") == (owner, group)
+    assert {folder.partition(":")[0] for folder in mounts("ib_host").values()} == set(folders)
 
 
 @each_service
@@ -235,6 +255,23 @@ def test_each_image_gets_what_its_process_needs_and_no_more() -> None:
         "training_host": [*constrained, ".[training,postgres]"],
         "ib_host": [*constrained, ".[ib,postgres]"],
     } == installs
+
+
+@each_service
+def test_a_change_of_the_code_installs_no_dependency_anew(service: str) -> None:
+    environment = IMAGES[f"{service}_environment"]
+    assert ["constraints.txt pyproject.toml ./"] == environment.each("COPY")
+
+
+@each_service
+def test_each_image_gets_ktrdr_itself_last_and_only_root_may_change_it(service: str) -> None:
+    *_, folder, source = pip(IMAGES["package"], "wheel")
+    assert ("/wheel", ".") == (folder, source)
+    image = IMAGES[service]
+    assert image.last("RUN").startswith("--mount=from=package,source=/wheel,target=/wheel ")
+    assert "/wheel/*.whl" == pip(image, "install")[-1]
+    words = [word for word, _ in image.instructions]
+    assert words.index("USER") > max(at for at, word in enumerate(words) if word == "RUN")
 
 
 # ------------------------------------------------------------ the production plan's override
