@@ -121,7 +121,7 @@ def print_error(console: Console, error: operation_pb2.OperationError) -> None:
     for key, value in sorted(error.metadata.items()):
         print_fact(console, "", f"{key}: {value}")
     if error.retryable:
-        print_fact(console, "", "The same command may succeed if it is repeated.")
+        print_fact(console, "", "The same work may succeed if it is started again.")
 
 
 def print_fact(

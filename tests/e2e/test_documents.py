@@ -19,7 +19,7 @@ DOCUMENTS = {
     "README.md": 8,
     "docs/architecture/operations/migration-guide.md": 2,
     "docs/architecture/operations/production.md": 6,
-    "docs/architecture/operations/runbook.md": 7,
+    "docs/architecture/operations/runbook.md": 8,
     "docs/architecture/operations/standard-clients.md": 3,
     "docs/market-data.md": 2,
     "docs/testing/e2e-data-loading-pull.md": 20,

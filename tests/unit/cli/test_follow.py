@@ -63,7 +63,7 @@ def test_a_failure_is_told_with_its_reason(ktrdr: Run, scripted: ScriptedBackend
     stdout = ktrdr("operations", "watch", ID).stdout
     assert "IBM has 12 bars; train on a longer period. (DATA_TOO_SHORT)" in stdout
     assert "bars: 12" in stdout
-    assert "may succeed if it is repeated" in stdout
+    assert "may succeed if it is started again" in stdout
 
 
 def test_in_json_stdout_is_one_document(ktrdr: Run, scripted: ScriptedBackend) -> None:
