@@ -29,6 +29,7 @@ from shared.marketdata.store import BarStore
 from shared.monitoring.exposure import exposed
 from shared.monitoring.telemetry import SILENT, Telemetry, telemetry_of
 from shared.operations.database import open_store
+from shared.operations.id_prefixes import BACKEND_DATA, BACKEND_TRAINING
 from shared.operations.longrunning_servicer import longrunning_service
 from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
@@ -50,9 +51,6 @@ from shared.training.launcher import LocalTrainingLauncher
 from shared.training.model_store import ModelStore
 from shared.training.models_servicer import ModelsServicer
 from shared.training.servicer import TrainingServicer
-
-ID_PREFIX = "op_training_"
-DATA_ID_PREFIX = "op_data_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +104,7 @@ def train_here(
     launcher = LocalTrainingLauncher(operations, pool, bars, models, instance.id)
     limits = request_limits(settings)
     servicer = TrainingServicer(
-        operations, launcher, bars, id_prefix=ID_PREFIX, clock=clock, limits=limits
+        operations, launcher, bars, id_prefix=BACKEND_TRAINING, clock=clock, limits=limits
     )
     return Training(servicer, ModelsServicer(models, limits), pool)
 
@@ -122,7 +120,7 @@ def train_on_hosts(
     adapter = TrainingAdapter(operations, [TrainingHost(channel) for channel in hosts], clock)
     limits = request_limits(settings)
     servicer = TrainingServicer(
-        operations, adapter, None, id_prefix=ID_PREFIX, clock=clock, limits=limits
+        operations, adapter, None, id_prefix=BACKEND_TRAINING, clock=clock, limits=limits
     )
     own = ModelsServicer(ModelStore(settings.models_dir), limits)
     return Training(servicer, HostModelsServicer(own, hosts, clock, limits))
@@ -143,7 +141,7 @@ def load_here(
         launcher,
         store,
         provider,
-        id_prefix=DATA_ID_PREFIX,
+        id_prefix=BACKEND_DATA,
         clock=clock,
         limits=request_limits(settings),
     )
@@ -164,7 +162,7 @@ def load_at_ib_host(
         adapter,
         BarStore(settings.data_dir),
         None,
-        id_prefix=DATA_ID_PREFIX,
+        id_prefix=BACKEND_DATA,
         clock=clock,
         limits=request_limits(settings),
     )

@@ -7,11 +7,12 @@ from backend.host_adapter import HostAdapter, Route
 from backend.started import Started
 from shared.clock import Clock
 from shared.marketdata.launcher import LoadOrder
+from shared.operations.id_prefixes import HOST_DATA
 from shared.operations.remote import RemoteOperationStub
 from shared.operations.service import OperationsService
 from shared.rpc.host_channel import HostChannel
 
-_ROUTE = Route("IB host", "data loads", "IB_HOST_SERVICE_URL", "host_data_")
+_ROUTE = Route("IB host", "data loads", "IB_HOST_SERVICE_URL", HOST_DATA)
 
 
 class IbHost:

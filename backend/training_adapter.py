@@ -10,14 +10,14 @@ from backend.host_adapter import ASK_AGAIN, HostAdapter, Route
 from backend.started import Started
 from backend.training_stub import TrainingStatus, TrainingStub
 from shared.clock import Clock
+from shared.operations.id_prefixes import HOST_TRAINING
 from shared.operations.remote import RemoteOperationStub
 from shared.operations.service import OperationsService
 from shared.rpc.errors import KtrdrError, NotFoundError, UnavailableError
 from shared.rpc.host_channel import HostChannel
 from shared.training.launcher import TrainingOrder
 
-HOST_ID_PREFIX = "host_training_"
-_ROUTE = Route("training host", "trainings", "TRAINING_HOST_SERVICE_URL", HOST_ID_PREFIX)
+_ROUTE = Route("training host", "trainings", "TRAINING_HOST_SERVICE_URL", HOST_TRAINING)
 
 
 class TrainingHost:
@@ -49,7 +49,7 @@ class TrainingAdapter(HostAdapter[TrainingOrder]):
     def get_training_status(self, session_id: str) -> TrainingStatus:
         """Ask the hosts for a training by its session_id, in the old shape.
 
-        Deprecated: `RemoteOperationStub.get_operation("host_training_" + session_id)` tells
+        Deprecated: `RemoteOperationStub.get_operation(HOST_TRAINING + session_id)` tells
         the same and more; clients read the backend's operation with GetOperation.
         Raises NotFoundError if no host knows it.
         """

@@ -23,6 +23,7 @@ from ktrdr.operations.v1 import operations_service_pb2_grpc
 from ktrdr.training.v1 import training_service_pb2_grpc
 from shared.marketdata.sample import SampleBarSource
 from shared.operations.bridge import BridgeSnapshot
+from shared.operations.id_prefixes import HOST_TRAINING
 from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.model import OperationType, Owner
 from shared.operations.service import OperationsLimits, OperationsService
@@ -197,7 +198,7 @@ def quiet_server(cache_ttl: float) -> Iterator[QuietServer]:
         ),
         ServedService(
             "ktrdr.training.v1.TrainingService",
-            TrainingServicer(operations, launcher, SampleBarSource(), id_prefix="host_training_"),
+            TrainingServicer(operations, launcher, SampleBarSource(), id_prefix=HOST_TRAINING),
             training_service_pb2_grpc.add_TrainingServiceServicer_to_server,
             {"StartTraining": START},
         ),

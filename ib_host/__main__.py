@@ -23,6 +23,7 @@ from shared.marketdata.store import BarStore
 from shared.monitoring.exposure import exposed
 from shared.monitoring.telemetry import SILENT, Telemetry, telemetry_of
 from shared.operations.database import open_store
+from shared.operations.id_prefixes import HOST_DATA
 from shared.operations.longrunning_servicer import longrunning_service
 from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
@@ -40,8 +41,6 @@ from shared.rpc.host_channels import HostChannels
 from shared.rpc.server import RpcServer, ServedService
 from shared.security import client_security, server_security
 from shared.settings import load_settings, require_ib, usable_folder
-
-ID_PREFIX = "host_data_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ def build_ib_host(
         ServedService(
             "ktrdr.marketdata.v1.MarketDataService",
             MarketDataServicer(
-                operations, launcher, bars, provider, id_prefix=ID_PREFIX, limits=limits
+                operations, launcher, bars, provider, id_prefix=HOST_DATA, limits=limits
             ),
             market_data_service_pb2_grpc.add_MarketDataServiceServicer_to_server,
             {"StartDataLoad": START, "ReadBars": STREAM},

@@ -21,6 +21,7 @@ from shared.marketdata.store import BarStore
 from shared.monitoring.exposure import exposed
 from shared.monitoring.telemetry import SILENT, Telemetry, telemetry_of
 from shared.operations.database import open_store
+from shared.operations.id_prefixes import HOST_TRAINING
 from shared.operations.longrunning_servicer import longrunning_service
 from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
@@ -44,8 +45,6 @@ from shared.training.models_servicer import ModelsServicer
 from shared.training.servicer import TrainingServicer
 from training_host.servicer import TrainingHostServicer
 from training_host.settings import TrainingHostSettings
-
-ID_PREFIX = "host_training_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +89,13 @@ def build_training_host(
         longrunning_service(servicer),
         ServedService(
             "ktrdr.training.v1.TrainingService",
-            TrainingServicer(operations, launcher, bars, id_prefix=ID_PREFIX, limits=limits),
+            TrainingServicer(operations, launcher, bars, id_prefix=HOST_TRAINING, limits=limits),
             training_service_pb2_grpc.add_TrainingServiceServicer_to_server,
             {"StartTraining": START},
         ),
         ServedService(
             "ktrdr.training.v1.TrainingHostService",
-            TrainingHostServicer(operations, id_prefix=ID_PREFIX, limits=limits),
+            TrainingHostServicer(operations, id_prefix=HOST_TRAINING, limits=limits),
             training_host_service_pb2_grpc.add_TrainingHostServiceServicer_to_server,
         ),
         ServedService(

@@ -17,6 +17,7 @@ from shared.marketdata.request import LoadMode, LoadRequest
 from shared.marketdata.store import BarStore
 from shared.marketdata.timeframes import TIMEFRAMES
 from shared.operations.conversion import view_to_proto
+from shared.operations.id_prefixes import BACKEND_DATA
 from shared.operations.model import OperationType
 from shared.operations.service import OperationsService
 from shared.operations.starts import NewOperation
@@ -27,8 +28,6 @@ from shared.rpc.paging import decode_token, encode_token, fitting, page_size
 from shared.rpc.request_fields import check_request_id, made_up_request_id, time_field
 from shared.rpc.via import starter
 
-_BACKENDS = "op_data_"
-"""Begins a backend's operation ids, which are the request_ids that the IB host gets."""
 _MAX_SYMBOL, _MAX_SYMBOL_BYTES = 32, 64
 """Characters, and bytes of UTF-8: the name of the symbol's file has room for so many."""
 _MODES = {
@@ -122,7 +121,7 @@ class MarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServicer)
         """Check every field; raises InvalidArgumentError naming all that are bad."""
         violations: list[FieldViolation] = []
         request_id = message.request_id or made_up_request_id(self._clock.now())
-        prefix = "" if self._id_prefix == _BACKENDS else _BACKENDS
+        prefix = "" if self._id_prefix == BACKEND_DATA else BACKEND_DATA
         check_request_id(request_id, violations, backends_prefix=prefix)
         start, end = _range(message, violations)
         mode = _MODES.get(message.mode)

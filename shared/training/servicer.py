@@ -11,6 +11,7 @@ from ktrdr.training.v1 import training_service_pb2_grpc
 from shared.clock import Clock, SystemClock
 from shared.marketdata.bars import BarSource
 from shared.operations.conversion import view_to_proto
+from shared.operations.id_prefixes import BACKEND_TRAINING
 from shared.operations.model import OperationType
 from shared.operations.service import OperationsService
 from shared.operations.starts import NewOperation
@@ -22,9 +23,6 @@ from shared.rpc.via import starter
 from shared.training.launcher import TrainingLauncher, TrainingOrder
 from shared.training.request import TrainingRequest, check_request
 from shared.training.strategy import Strategy, load_strategy
-
-_BACKENDS = "op_training_"
-"""Begins a backend's operation ids, which are the request_ids that training hosts get."""
 
 
 class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
@@ -75,7 +73,7 @@ class TrainingServicer(training_service_pb2_grpc.TrainingServiceServicer):
         """Check every field; raises InvalidArgumentError naming all that are bad."""
         violations: list[FieldViolation] = []
         request_id = message.request_id or made_up_request_id(self._clock.now())
-        prefix = "" if self._id_prefix == _BACKENDS else _BACKENDS
+        prefix = "" if self._id_prefix == BACKEND_TRAINING else BACKEND_TRAINING
         check_request_id(request_id, violations, backends_prefix=prefix)
         request = TrainingRequest(
             symbols=_names("symbols", message.symbols, self._limits.symbols, violations),

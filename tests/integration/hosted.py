@@ -11,9 +11,10 @@ from typing import Any
 from ktrdr.operations.v1 import operation_pb2
 from ktrdr.operations.v1 import operations_service_pb2 as pb
 from shared.instance import Instance
+from shared.operations.id_prefixes import HOST_TRAINING
 from tests.integration.running import RunningBackend, running_backend
 from tests.support.eventually import eventually
-from tests.support.hosts import ID_PREFIX, ScriptedHost, new_instance, scripted_host
+from tests.support.hosts import ScriptedHost, new_instance, scripted_host
 from tests.support.relay import Relay
 from tests.support.scripted_work import ScriptedWork
 
@@ -105,4 +106,4 @@ def restarted(host: ScriptedHost, home: Path) -> Iterator[ScriptedHost]:
 
 def host_id(operation_id: str) -> str:
     """What a host calls the operation that a backend calls so."""
-    return ID_PREFIX + operation_id
+    return HOST_TRAINING + operation_id

@@ -22,6 +22,7 @@ from ktrdr.training.v1 import (
 from shared.clock import Clock
 from shared.instance import Instance
 from shared.marketdata.sample import SampleBarSource
+from shared.operations.id_prefixes import HOST_TRAINING
 from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.model import Owner
 from shared.operations.service import OperationsLimits, OperationsService
@@ -41,7 +42,6 @@ from tests.support.eventually import eventually
 from tests.support.scripted_work import ScriptedLaunch, ScriptedWork
 from training_host.servicer import TrainingHostServicer
 
-ID_PREFIX = "host_training_"
 BARS = SampleBarSource()
 """Shared, so that the embedded prices are read once."""
 
@@ -138,8 +138,10 @@ class ScriptedHost:
         self.server.start()
 
     def _services(self, clock: Clock | None) -> list[ServedService]:
-        trainings = TrainingServicer(self.operations, self, BARS, id_prefix=ID_PREFIX, clock=clock)
-        old = TrainingHostServicer(self.operations, id_prefix=ID_PREFIX, clock=clock)
+        trainings = TrainingServicer(
+            self.operations, self, BARS, id_prefix=HOST_TRAINING, clock=clock
+        )
+        old = TrainingHostServicer(self.operations, id_prefix=HOST_TRAINING, clock=clock)
         return [
             ServedService(
                 "ktrdr.operations.v1.OperationsService",
@@ -173,14 +175,14 @@ class ScriptedHost:
     def launch(self, order: TrainingOrder, deadline: float = inf) -> Launch:
         """Launch scripted work in place of a training."""
         self.before_start()
-        operation_id = ID_PREFIX + order.request_id  # the same for a repeated start
+        operation_id = HOST_TRAINING + order.request_id  # the same for a repeated start
         work = self.works.setdefault(operation_id, ScriptedWork(operation_id))
         return ScriptedLaunch(self.operations, self.pool, work)
 
     def work(self, operation_id: str) -> ScriptedWork:
         """The work behind a backend's operation, once a worker is at it."""
-        eventually(lambda: ID_PREFIX + operation_id in self.works)
-        work = self.works[ID_PREFIX + operation_id]
+        eventually(lambda: HOST_TRAINING + operation_id in self.works)
+        work = self.works[HOST_TRAINING + operation_id]
         work.step(lambda _: None)
         return work
 

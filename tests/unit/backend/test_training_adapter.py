@@ -10,13 +10,14 @@ from pathlib import Path
 import pytest
 from google.protobuf.message import Message
 
-from backend.training_adapter import HOST_ID_PREFIX, TrainingAdapter, TrainingHost
+from backend.training_adapter import TrainingAdapter, TrainingHost
 from backend.training_stub import TrainingStatus
 from ktrdr.operations.v1 import operation_pb2
 from ktrdr.operations.v1 import operations_service_pb2 as operations_pb
 from ktrdr.training.v1 import training_host_service_pb2 as host_pb
 from ktrdr.training.v1 import training_service_pb2 as pb
 from shared.operations.conversion import view_to_proto
+from shared.operations.id_prefixes import HOST_TRAINING
 from shared.operations.model import (
     Freshness,
     FreshnessSource,
@@ -48,7 +49,7 @@ from tests.unit.operations.fakes import Setup, new_operation, operation
 S = OperationStatus
 SMALL = (Path(__file__).parents[3] / "strategies" / "small.yaml").read_text("utf-8")
 ORDER = TrainingOrder("op", load_strategy(SMALL), TrainingRequest())
-HOST_ID = f"{HOST_ID_PREFIX}op"
+HOST_ID = f"{HOST_TRAINING}op"
 FULL = ResourceExhaustedError("All workers are busy.", retry_after=7.0, reason="WORKERS_BUSY")
 LOOP = FailedPreconditionError("It leads back to this process.", reason="PROXY_LOOP")
 STARTED = pb.StartTrainingResponse(

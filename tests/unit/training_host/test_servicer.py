@@ -9,14 +9,14 @@ from google.rpc import error_details_pb2
 
 from ktrdr.training.v1 import training_host_service_pb2 as pb
 from ktrdr.training.v1 import training_host_service_pb2_grpc
+from shared.operations.id_prefixes import HOST_TRAINING
 from shared.rpc.errors import InvalidArgumentError
 from shared.rpc.server import ServedService
 from tests.support.rpc import TIMEOUT, failure_of, required, served, status_in
 from tests.unit.operations.fakes import RESULT, Setup
 from training_host.servicer import TrainingHostServicer
 
-PREFIX = "host_training_"
-ID = f"{PREFIX}op"
+ID = f"{HOST_TRAINING}op"
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def setup() -> Setup:
 @pytest.fixture
 def host(setup: Setup) -> Iterator[Any]:
     """A stub of the deprecated service, served in earnest."""
-    servicer = TrainingHostServicer(setup.service, id_prefix=PREFIX, clock=setup.clock)
+    servicer = TrainingHostServicer(setup.service, id_prefix=HOST_TRAINING, clock=setup.clock)
     add = training_host_service_pb2_grpc.add_TrainingHostServiceServicer_to_server
     service = ServedService("ktrdr.training.v1.TrainingHostService", servicer, add)
     with served([service]) as wire:
@@ -52,14 +52,14 @@ def test_a_training_is_named_as_it_was_asked_for_and_what_to_use_instead(
 
 def test_each_state_has_its_old_name(setup: Setup, host: Any) -> None:
     for name in ("waits", "runs", "stops", "done", "raised"):
-        setup.pending(PREFIX + name)
+        setup.pending(HOST_TRAINING + name)
     for name in ("runs", "stops", "done", "raised"):
-        assert setup.service.begin_operation(PREFIX + name)
-    setup.service.cancel_operation(f"{PREFIX}stops")
-    setup.service.complete_operation(f"{PREFIX}done", RESULT)
-    setup.service.fail_operation(f"{PREFIX}raised", InvalidArgumentError.of("x", "is odd"))
-    setup.service.cancel_operation(f"{PREFIX}waits")
-    setup.pending(f"{PREFIX}new")
+        assert setup.service.begin_operation(HOST_TRAINING + name)
+    setup.service.cancel_operation(f"{HOST_TRAINING}stops")
+    setup.service.complete_operation(f"{HOST_TRAINING}done", RESULT)
+    setup.service.fail_operation(f"{HOST_TRAINING}raised", InvalidArgumentError.of("x", "is odd"))
+    setup.service.cancel_operation(f"{HOST_TRAINING}waits")
+    setup.pending(f"{HOST_TRAINING}new")
 
     told = {
         name: ask(host, name).status for name in ("new", "runs", "stops", "done", "raised", "waits")
@@ -123,7 +123,7 @@ def test_a_training_that_is_not_known_is_not_found(host: Any) -> None:
     assert grpc.StatusCode.NOT_FOUND == error.code()
     info = required(status_in(error), error_details_pb2.ErrorInfo)
     assert "OPERATION_NOT_FOUND" == info.reason
-    assert f"{PREFIX}nobody" == info.metadata["operation_id"]
+    assert f"{HOST_TRAINING}nobody" == info.metadata["operation_id"]
 
 
 def test_without_a_session_id_nothing_can_be_told(host: Any) -> None:
