@@ -14,6 +14,7 @@ from ib_host.settings import SIMULATOR, IbHostSettings
 from ib_host.simulator.server import TwsSimulator
 from ktrdr.marketdata.v1 import market_data_service_pb2_grpc
 from ktrdr.operations.v1 import operations_service_pb2_grpc
+from shared.extras import require_ib
 from shared.instance import Instance, claimed_instance
 from shared.logs import configure_logging
 from shared.marketdata.launcher import LocalDataLoadLauncher
@@ -40,7 +41,7 @@ from shared.rpc.admission import START, STREAM, WAIT
 from shared.rpc.host_channels import HostChannels
 from shared.rpc.server import RpcServer, ServedService
 from shared.security import client_security, server_security
-from shared.settings import load_settings, require_ib, usable_folder
+from shared.settings import load_settings, usable_folder
 
 
 @dataclass(frozen=True, slots=True)

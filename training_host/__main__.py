@@ -12,6 +12,7 @@ from ktrdr.training.v1 import (
     training_host_service_pb2_grpc,
     training_service_pb2_grpc,
 )
+from shared.extras import require_training
 from shared.instance import Instance, claimed_instance
 from shared.logs import configure_logging
 from shared.marketdata.provider import ReadableProvider
@@ -38,7 +39,7 @@ from shared.rpc.admission import START, WAIT
 from shared.rpc.host_channels import HostChannels
 from shared.rpc.server import RpcServer, ServedService
 from shared.security import client_security, server_security
-from shared.settings import load_settings, require_training, usable_folder
+from shared.settings import load_settings, usable_folder
 from shared.training.launcher import LocalTrainingLauncher
 from shared.training.model_store import ModelStore
 from shared.training.models_servicer import ModelsServicer

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from shared.extras import require_otel
 from shared.operations.monitor import UNMONITORED, OperationsMonitor
 from shared.rpc.call_monitor import CallMonitorInterceptor
 from shared.rpc.call_tracing import TracingInterceptor
 from shared.rpc.interceptors import MethodInterceptor
-from shared.settings import ProcessSettings, require_otel
+from shared.settings import ProcessSettings
 
 if TYPE_CHECKING:
     from shared.monitoring.prometheus_monitor import PrometheusMonitor

@@ -8,11 +8,12 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from shared.clock import Clock
+from shared.extras import require_postgres
 from shared.operations.database_faults import fault_of, name_of
 from shared.operations.migration import NewerDatabaseError, UnfitDatabaseError, migrate
 from shared.operations.sql_store import SqlOperationStore
 from shared.operations.sqlite_database import sqlite_engine
-from shared.settings import ProcessSettings, SettingsError, require_postgres, usable_folder
+from shared.settings import ProcessSettings, SettingsError, usable_folder
 
 _HOME, _URL = "KTRDR_HOME", "KTRDR_STATE_URL"
 
