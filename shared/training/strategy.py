@@ -28,6 +28,7 @@ from shared.marketdata.timeframes import TIMEFRAMES, finest
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
 from shared.rpc.limits import RequestLimits
 from shared.training.indicator_catalogue import INDICATORS
+from shared.training.strategy_overrides import apply_overrides
 from shared.training.strategy_rules import indicator_problems, link_problems
 from shared.training.strategy_violations import (
     ROOT,
@@ -36,7 +37,7 @@ from shared.training.strategy_violations import (
     pydantic_problems,
     violations_of,
 )
-from shared.training.strategy_yaml import YamlTextError, apply_overrides, read_yaml
+from shared.training.strategy_yaml import YamlTextError, read_yaml
 
 _MAX_VIOLATIONS = 50
 _INFLATION = 32

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from shared.rpc.errors import FieldViolation
-from shared.training.strategy_yaml import override_field
+from shared.training.strategy_overrides import override_field
 
 ROOT = "strategy_yaml"
 
