@@ -26,7 +26,8 @@ from ib_host.ib_errors import (
     IbUnreachableError,
     Signal,
 )
-from ib_host.requests import HistoryRequest, Instrument
+from ib_host.instruments import Instrument
+from ib_host.requests import HistoryRequest
 from shared.rpc.errors import ProcessStoppingError
 
 if TYPE_CHECKING:

@@ -28,14 +28,13 @@ from ib_host.ib_errors import (
     Verdict,
     diagnose,
 )
+from ib_host.instruments import Instrument, instrument
 from ib_host.pacing import PacedRequest, Pacing
 from ib_host.requests import (
     BAR_SIZES,
     HistoryRequest,
-    Instrument,
     bar_start,
     earliest,
-    instrument,
     split,
 )
 from shared.clock import Clock, SystemClock

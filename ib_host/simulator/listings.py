@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from ib_host.requests import currencies, stock_symbol
+from ib_host.instruments import currencies, stock_symbol
 from ib_host.simulator.protocol import ContractQuery
 from ib_host.simulator.refusals import no_definition, not_valid
 
@@ -134,7 +134,7 @@ def currency_pair(series: str, base: str, quote: str) -> Listing:
 
 
 def listing_of(series: str) -> Listing:
-    """Return what a series is taken for by its name, as ib_host.requests.instrument does."""
+    """Return what a series is taken for by its name, as ib_host.instruments.instrument does."""
     pair = currencies(series)
     return currency_pair(series, *pair) if pair else stock(series)
 

@@ -16,7 +16,8 @@ from ib_insync.client import Client
 
 from ib_host.gateway import Gateway, GatewayAddress, IbBars
 from ib_host.ib_errors import IbConnectionError, IbError, IbTimeoutError, IbUnreachableError
-from ib_host.requests import HistoryRequest, instrument
+from ib_host.instruments import instrument
+from ib_host.requests import HistoryRequest
 from ib_host.simulator import answers
 from ib_host.simulator.faults import (
     FAILURES,

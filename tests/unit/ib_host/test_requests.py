@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ib_host.requests import BAR_SIZES, bar_start, earliest, instrument, split
+from ib_host.requests import BAR_SIZES, bar_start, earliest, split
 from ib_host.simulator.durations import bar_size, duration
 from shared.marketdata.ranges import TimeRange
 from shared.marketdata.timeframes import TIMEFRAMES
@@ -108,33 +108,3 @@ def test_bars_start_when_ib_says_by_its_own_way_of_dating(
 def test_an_intraday_bar_without_an_instant_makes_no_sense(dated: date) -> None:
     with pytest.raises(ValueError, match=r"IB dated a bar of 5m 2012-04-05.*without"):
         bar_start(dated, "5m")
-
-
-@pytest.mark.parametrize(
-    ("symbol", "expected"),
-    [
-        ("IBM", ("IBM", "STK", "SMART", "USD", "TRADES")),
-        ("BRK.B", ("BRK B", "STK", "SMART", "USD", "TRADES")),
-        ("EURUSD", ("EUR", "CASH", "IDEALPRO", "USD", "MIDPOINT")),
-        ("EUR.USD", ("EUR", "CASH", "IDEALPRO", "USD", "MIDPOINT")),
-        ("USDUSD", ("USDUSD", "STK", "SMART", "USD", "TRADES")),
-        ("GOOGLE", ("GOOGLE", "STK", "SMART", "USD", "TRADES")),
-    ],
-)
-def test_a_symbol_is_a_pair_of_currencies_or_a_stock(
-    symbol: str, expected: tuple[str, ...]
-) -> None:
-    found = instrument(symbol)
-    assert expected == (
-        found.symbol,
-        found.security_type,
-        found.exchange,
-        found.currency,
-        found.shows,
-    )
-
-
-@pytest.mark.parametrize("symbol", ["", "ibm", " IBM", "../IBM", "IBM\0", "I" * 21])
-def test_what_cannot_be_a_symbol_is_refused_with_the_mend(symbol: str) -> None:
-    with pytest.raises(ValueError, match=r"write a stock as IBM or BRK\.B"):
-        instrument(symbol)

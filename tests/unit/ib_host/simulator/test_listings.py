@@ -4,7 +4,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from ib_host.requests import instrument
+from ib_host.instruments import instrument
 from ib_host.simulator.listings import (
     CURRENCIES,
     US_STOCKS,
