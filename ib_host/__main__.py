@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
-from ib_host.gateway import Gateway, GatewayAddress
+from ib_host.gateway.connection import GatewayAddress
+from ib_host.gateway.gateway import Gateway
 from ib_host.pacing import Pacing
 from ib_host.provider import IbProvider, Patience
 from ib_host.settings import SIMULATOR, IbHostSettings

@@ -1,4 +1,8 @@
-"""IB's errors: what each means for a load, by its code and where need be its text."""
+"""IB's errors: what each means for a load, by its code and where need be its text.
+
+What a message about the whole connection says is here as well: most of its codes
+may also be the answer to a request.
+"""
 
 from __future__ import annotations
 

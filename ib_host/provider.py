@@ -17,7 +17,7 @@ from typing import Protocol, TypeVar
 import numpy as np
 import pandas as pd
 
-from ib_host.gateway import IbBars
+from ib_host.gateway.gateway import IbBars
 from ib_host.ib_errors import (
     Diagnosis,
     GatewayError,
@@ -54,7 +54,7 @@ _RETRY_AFTER = 30.0
 
 
 class HistoryGateway(Protocol):
-    """What is needed of the gateway; see ib_host.gateway.Gateway."""
+    """What is needed of the gateway; see ib_host.gateway.gateway.Gateway."""
 
     def contract_ids(self, instrument: Instrument, check: Callable[[], None]) -> Sequence[int]:
         """Return the numbers of the contracts an instrument stands for."""

@@ -16,7 +16,8 @@ from google.rpc import code_pb2
 from grpc import StatusCode
 
 from ib_host.__main__ import IbHost, build_ib_host
-from ib_host.gateway import Gateway, GatewayAddress
+from ib_host.gateway.connection import GatewayAddress
+from ib_host.gateway.gateway import Gateway
 from ib_host.pacing import UNLIMITED, Pacing
 from ib_host.provider import IbProvider, Patience
 from ib_host.settings import IbHostSettings

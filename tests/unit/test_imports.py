@@ -117,8 +117,8 @@ def _heavy(module: str, name: str) -> str:  # noqa: PLR0911  # a list of rules
     allowed_loop = any(is_in(module, gateway) for gateway in GATEWAYS)
     if any(is_in(name, package) for package in EVENT_LOOPS) and not allowed_loop:
         return "no event loop exists here"
-    if is_in(name, "ib_insync") and not is_in(module, "ib_host.gateway"):
-        return "only the gateway imports ib_insync"
+    if is_in(name, "ib_insync") and module != "ib_host.gateway.connection":
+        return "only the gateway's connection imports ib_insync"
     if any(is_in(name, package) for package in SQL) and module not in DATABASES:
         return "databases belong to the modules that keep records in them"
     if is_in(name, "psycopg") and module != "shared.operations.postgres_database":
@@ -199,6 +199,7 @@ def loaded_by(modules: list[str], suspects: list[str]) -> object:
         ("shared.rpc.server", "from grpc import aio", "no event loop"),
         ("backend.cli.watch", "if True:\n    from asyncio import run", "no event loop"),
         ("ib_host.loader", "from ib_insync import IB", "only the gateway"),
+        ("ib_host.gateway.gateway", "import ib_insync", "only the gateway's connection"),
         ("shared.operations.service", "from sqlalchemy import select", "databases belong"),
         ("backend.__main__", "import sqlite3", "databases belong"),
         ("shared.operations.sql_store", "import psycopg", "only the database of PostgreSQL"),
@@ -225,7 +226,7 @@ def test_the_checker_catches(module: str, source: str, rule: str) -> None:
         ("backend.cli.client", "import grpc\nfrom ktrdr.operations.v1 import operation_pb2"),
         ("backend.cli.app", "from .commands import models\nfrom backend.cli import pace"),
         ("backend.cli.tables", "from shared.operations.model import Operation"),
-        ("ib_host.gateway", "import asyncio\nimport ib_insync"),
+        ("ib_host.gateway.connection", "import asyncio\nimport ib_insync"),
         ("shared.operations.sql_store", "from sqlalchemy import select"),
         ("shared.operations.postgres_database", "import psycopg"),
         ("backend.__main__", "from shared.operations.database import open_store"),

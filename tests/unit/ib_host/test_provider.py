@@ -16,7 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ib_host.gateway import Gateway, GatewayAddress, IbBars
+from ib_host.gateway.connection import GatewayAddress
+from ib_host.gateway.gateway import Gateway, IbBars
 from ib_host.ib_errors import IbConnectionError, IbError, IbUnreachableError
 from ib_host.pacing import UNLIMITED, Pacing
 from ib_host.provider import IbProvider, Patience
