@@ -216,33 +216,43 @@ class Connection:
         *,
         cancel_when_done: bool = False,
     ) -> Any:
-        """Send a request and wait for what the library makes of the answer.
-
-        Not through the library's own coroutines: they do not tell the request's
-        number, without which it cannot be cancelled.
-        """
-        answered = False
-        number: int | None = None
-        answer: asyncio.Future[Any] | None = None
+        """Return what the library makes of the answer to a request; its errors become ours."""
         try:
-            number = self._client.getReqId()
-            answer = self._wrapper.startReq(number, contract)
-            self._waiting.add(answer)
-            answer.add_done_callback(self._waiting.discard)
-            send(number)
-            result = await asyncio.wait_for(answer, self._address.answer_timeout)
-            answered = not cancel_when_done
+            return await self._answer(contract, send, cancel, cancel_when_done)
         except self._library.RequestError as error:
-            answered = True
             raise IbError(error.code, error.message) from None
         except TimeoutError:
             raise IbTimeoutError(f"no answer within {self._address.answer_timeout:g} s") from None
         except ConnectionError as error:
             raise self._as_ours(error) from None
+
+    async def _answer(
+        self,
+        contract: Contract,
+        send: Callable[[int], None],
+        cancel: Callable[[int], None] | None,
+        cancel_when_done: bool,
+    ) -> Any:
+        """Send a request, wait for its answer, and cancel it with IB if none came.
+
+        Not through the library's own coroutines: they do not tell the request's
+        number, without which it cannot be cancelled.
+        """
+        number = self._client.getReqId()
+        answer = self._wrapper.startReq(number, contract)
+        self._waiting.add(answer)
+        answer.add_done_callback(self._waiting.discard)
+        is_open = True
+        try:
+            send(number)
+            result = await asyncio.wait_for(answer, self._address.answer_timeout)
+            is_open = cancel_when_done
+        except self._library.RequestError:
+            is_open = False
+            raise
         finally:
-            if answer is not None:
-                answer.cancel()  # or the library fails it when nobody listens any more
-            if cancel is not None and number is not None and not answered:
+            answer.cancel()  # or the library fails it when nobody listens any more
+            if cancel is not None and is_open:
                 self._cancel(cancel, number)
         return result
 
