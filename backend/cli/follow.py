@@ -57,10 +57,7 @@ def follow(
                 else:
                     display.tell(seen)
     except KeyboardInterrupt:
-        if output is Format.JSON:
-            print_document(operation)
-        note("Detached; the operation goes on.")
-        note(how_to_return(operation.operation_id, backend.address))
+        _detach(operation, output, backend.address)
         return ExitCode.DONE
     _conclude(operation, output)
     if plot is not None:
@@ -82,6 +79,14 @@ def _display(output: Format) -> Display:
         return display_for(stdout_console())
     console = stderr_console()
     return display_for(console) if console.is_terminal else NoDisplay(console)
+
+
+def _detach(operation: operation_pb2.Operation, output: Format, address: str) -> None:
+    """Say that the operation goes on, and how to come back."""
+    if output is Format.JSON:
+        print_document(operation)
+    note("Detached; the operation goes on.")
+    note(how_to_return(operation.operation_id, address))
 
 
 def _conclude(operation: operation_pb2.Operation, output: Format) -> None:

@@ -6,7 +6,7 @@ and no addresses.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics
 
@@ -17,6 +17,7 @@ SOURCES = {FreshnessSource.BRIDGE: "local", FreshnessSource.REMOTE: "remote"}
 """Where an open operation can be read."""
 _QUICK = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05)
 _SLOW = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+_CALLS = (*_QUICK, *_SLOW, 30.0, 60.0)
 _WAITS = (0.1, 0.5, 1.0, 2.5, 5.0, 15.0, 30.0, 60.0, 300.0, 600.0)
 _SIZES = (0, 256, 1024, 4096, 16384, 65536, 262144, 1048576)
 
@@ -27,18 +28,13 @@ class PrometheusMonitor:
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped there
         self.registry = CollectorRegistry()
-        created = self._counter("operations_created", "Operations created.", "type")
-        ended = self._counter(
-            "operations_ended",
-            "Operations that were seen to end.",
-            "type",
-            "status",
+        self._created = self._by_type("operations_created", "Operations created.")
+        self._ended = self._by_ending("operations_ended", "Operations that were seen to end.")
+        self._hits = self._by_type(
+            "cache_hits", "Queries of open operations answered with what was known."
         )
-        hits = self._counter(
-            "cache_hits", "Queries of open operations answered with what was known.", "type"
-        )
-        misses = self._counter(
-            "cache_misses", "Queries of open operations that had to read, or shared a read.", "type"
+        self._misses = self._by_type(
+            "cache_misses", "Queries of open operations that had to read, or shared a read."
         )
         durations = self._histogram(
             "refresh_duration_seconds", "Time to read an open operation.", _QUICK + _SLOW, "source"
@@ -46,16 +42,6 @@ class PrometheusMonitor:
         failures = self._counter(
             "refresh_failures", "Reads of open operations that did not succeed.", "source"
         )
-        # With children made now, each series is there from the start, at 0.
-        self._created = {type_: created.labels(type_.value) for type_ in OperationType}
-        self._hits = {type_: hits.labels(type_.value) for type_ in OperationType}
-        self._misses = {type_: misses.labels(type_.value) for type_ in OperationType}
-        self._ended = {
-            (type_, status): ended.labels(type_.value, status.value)
-            for type_ in OperationType
-            for status in OperationStatus
-            if status.terminal
-        }
         self._durations = {source: durations.labels(name) for source, name in SOURCES.items()}
         self._failures = {source: failures.labels(name) for source, name in SOURCES.items()}
         self._pulls = self._histogram(
@@ -66,10 +52,7 @@ class PrometheusMonitor:
         )
         self._calls = self._counter("rpc_calls", "Calls served.", "method", "code")
         self._latencies = self._histogram(
-            "rpc_duration_seconds",
-            "Time a thread served a call.",
-            (*_QUICK, *_SLOW, 30.0, 60.0),
-            "method",
+            "rpc_duration_seconds", "Time a thread served a call.", _CALLS, "method"
         )
         self._shed = self._counter(
             "rpc_shed", "Calls turned away because too many were served or waited.", "class"
@@ -77,6 +60,23 @@ class PrometheusMonitor:
         # What `labels` costs is saved on every call. Not guarded: both children
         # of two threads that are there at once are the same.
         self._call_children: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
+
+    # With children made at once, each series is there from the start, at 0.
+
+    def _by_type(self, name: str, text: str) -> Mapping[OperationType, Counter]:
+        counter = self._counter(name, text, "type")
+        return {type_: counter.labels(type_.value) for type_ in OperationType}
+
+    def _by_ending(
+        self, name: str, text: str
+    ) -> Mapping[tuple[OperationType, OperationStatus], Counter]:
+        counter = self._counter(name, text, "type", "status")
+        return {
+            (type_, status): counter.labels(type_.value, status.value)
+            for type_ in OperationType
+            for status in OperationStatus
+            if status.terminal
+        }
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(PREFIX + name, text, labels, registry=self.registry)
