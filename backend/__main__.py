@@ -36,13 +36,7 @@ from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
-from shared.process import (
-    guarded,
-    operations_service,
-    request_limits,
-    serve_until_stopped,
-    server_limits,
-)
+from shared.process import guarded, serve_until_stopped
 from shared.rpc.admission import START, STREAM, WAIT
 from shared.rpc.host_channels import HostChannels
 from shared.rpc.server import RpcServer, ServedService
@@ -52,6 +46,7 @@ from shared.training.launcher import LocalTrainingLauncher
 from shared.training.model_store import ModelStore
 from shared.training.models_servicer import ModelsServicer
 from shared.training.servicer import TrainingServicer
+from shared.wiring import operations_of, request_limits, server_limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +181,7 @@ def build_backend(
     channels = HostChannels(
         instance.id, client_security(settings, settings.called), telemetry.tracing
     )
-    operations = operations_service(
+    operations = operations_of(
         settings, instance, settings.backend_address, store, channels, clock, telemetry
     )
     if provider is None:

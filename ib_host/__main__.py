@@ -31,18 +31,13 @@ from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
-from shared.process import (
-    guarded,
-    operations_service,
-    request_limits,
-    serve_until_stopped,
-    server_limits,
-)
+from shared.process import guarded, serve_until_stopped
 from shared.rpc.admission import START, STREAM, WAIT
 from shared.rpc.host_channels import HostChannels
 from shared.rpc.server import RpcServer, ServedService
 from shared.security import client_security, server_security
 from shared.settings import load_settings, usable_folder
+from shared.wiring import operations_of, request_limits, server_limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +61,7 @@ def build_ib_host(
     """Wire an IB host from its parts."""
     channels = HostChannels(instance.id, client_security(settings, ()), telemetry.tracing)
     address = settings.ib_host_address
-    operations = operations_service(
-        settings, instance, address, store, channels, telemetry=telemetry
-    )
+    operations = operations_of(settings, instance, address, store, channels, telemetry=telemetry)
     pool = WorkerPool("data", workers=settings.data_workers, queue_limit=settings.data_queue)
     bars = BarStore(settings.data_dir)
     launcher = LocalDataLoadLauncher(operations, pool, bars, provider)

@@ -9,25 +9,16 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from socket import gethostname
 from time import monotonic
 from types import FrameType
 
-from shared.clock import Clock
-from shared.instance import Instance
-from shared.monitoring.telemetry import SILENT, Telemetry
 from shared.open_files import make_room_for
-from shared.operations.model import Owner
-from shared.operations.remote import RemoteOperationStub
-from shared.operations.service import OperationsLimits, OperationsService
-from shared.operations.store import OperationStore
+from shared.operations.service import OperationsService
 from shared.operations.worker_pool import WorkerPool
 from shared.rpc.errors import KtrdrError
-from shared.rpc.host_channels import HostChannels
-from shared.rpc.limits import RequestLimits
-from shared.rpc.server import RpcServer, ServerLimits
-from shared.settings import ProcessSettings, SettingsError, TrainingSettings
+from shared.rpc.server import RpcServer
+from shared.settings import SettingsError
 
 logger = logging.getLogger("ktrdr.process")
 
@@ -41,82 +32,6 @@ LAST_LOOK = 1.5
 """Seconds watchers get to come back once more and see how their operations ended."""
 _INTERRUPT_GRACE = 3.0
 """Seconds interrupted work gets to notice; it looks once per batch."""
-
-
-def operations_limits(settings: ProcessSettings) -> OperationsLimits:
-    """What the settings say about the operations service."""
-    return OperationsLimits(
-        cache_ttl=settings.cache_ttl,
-        refresh_waiters=settings.refresh_waiters or max(1, settings.read_limit // 4),
-        wait_slots=settings.wait_limit,
-        keep_finished=settings.keep_finished,
-        keep_finished_days=settings.keep_finished_days,
-    )
-
-
-def operations_service(
-    settings: ProcessSettings,
-    instance: Instance,
-    address: str,
-    store: OperationStore,
-    channels: HostChannels,
-    clock: Clock | None = None,
-    telemetry: Telemetry = SILENT,
-) -> OperationsService:
-    """The operations of a process that is told to listen at `address`."""
-    return OperationsService(
-        store,
-        Owner(instance.id, instance.incarnation, address),
-        limits=operations_limits(settings),
-        stub_of=lambda target: RemoteOperationStub(channels.to(target)),
-        clock=clock,
-        monitor=telemetry.operations,
-    )
-
-
-def reachable(address: str) -> str:
-    """Where others reach a process that listens at `address`, if need be by the machine's name."""
-    host, _, port = address.rpartition(":")
-    return f"{gethostname()}:{port}" if host in {"0.0.0.0", "[::]"} else address  # noqa: S104  # compared
-
-
-def server_limits(settings: ProcessSettings) -> ServerLimits:
-    """What the settings say about the server."""
-    return ServerLimits(
-        read=settings.read_limit,
-        wait=settings.wait_limit,
-        early=settings.wait_queue,
-        stream=settings.stream_limit,
-        start=settings.start_limit,
-        backlog=settings.backlog_limit or settings.read_limit,
-        calls=settings.call_limit,
-        connections=settings.connection_limit,
-        connection_calls=settings.connection_call_limit,
-        watchers=settings.watch_limit,
-        request_bytes=settings.max_request_bytes,
-        patience=settings.client_patience,
-    )
-
-
-def request_limits(settings: ProcessSettings) -> RequestLimits:
-    """What the settings say about single requests and their answers."""
-    limits = RequestLimits(
-        operation_id=settings.max_operation_id,
-        cancel_reason=settings.max_reason,
-        wait=settings.max_wait,
-        symbols=settings.max_symbols,
-        page_rows=settings.max_page_rows,
-        page_metrics=settings.max_page_metrics,
-        page_bytes=settings.max_page_bytes,
-    )
-    if not isinstance(settings, TrainingSettings):
-        return limits
-    return replace(
-        limits,
-        timeframes=settings.max_timeframes,
-        strategy_bytes=settings.max_strategy_bytes,
-        overrides=settings.max_overrides,
-    )
 
 
 def guarded(main: Callable[[], None]) -> int:
@@ -161,6 +76,12 @@ def serve_until_stopped(
         # The interpreter would wait for the threads of calls without end, and
         # abort if a worker is in native code, importing torch say, as it ends.
         os._exit(0)
+
+
+def reachable(address: str) -> str:
+    """Where others reach a process that listens at `address`, if need be by the machine's name."""
+    host, _, port = address.rpartition(":")
+    return f"{gethostname()}:{port}" if host in {"0.0.0.0", "[::]"} else address  # noqa: S104  # compared
 
 
 @contextmanager

@@ -28,13 +28,7 @@ from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
-from shared.process import (
-    guarded,
-    operations_service,
-    request_limits,
-    serve_until_stopped,
-    server_limits,
-)
+from shared.process import guarded, serve_until_stopped
 from shared.rpc.admission import START, WAIT
 from shared.rpc.host_channels import HostChannels
 from shared.rpc.server import RpcServer, ServedService
@@ -44,6 +38,7 @@ from shared.training.launcher import LocalTrainingLauncher
 from shared.training.model_store import ModelStore
 from shared.training.models_servicer import ModelsServicer
 from shared.training.servicer import TrainingServicer
+from shared.wiring import operations_of, request_limits, server_limits
 from training_host.servicer import TrainingHostServicer
 from training_host.settings import TrainingHostSettings
 
@@ -69,9 +64,7 @@ def build_training_host(
     """Wire a training host from its parts."""
     channels = HostChannels(instance.id, client_security(settings, ()), telemetry.tracing)
     address = settings.training_host_address
-    operations = operations_service(
-        settings, instance, address, store, channels, telemetry=telemetry
-    )
+    operations = operations_of(settings, instance, address, store, channels, telemetry=telemetry)
     pool = WorkerPool(
         "training", workers=settings.training_workers, queue_limit=settings.training_queue
     )

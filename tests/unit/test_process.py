@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from socket import gethostname
 from typing import Any
 
@@ -15,19 +14,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from shared import process
-from shared.process import (
-    SWITCH_INTERVAL,
-    guarded,
-    reachable,
-    request_limits,
-    serve_until_stopped,
-    server_limits,
-    stop,
-)
+from shared.process import SWITCH_INTERVAL, guarded, reachable, serve_until_stopped, stop
 from shared.rpc.errors import KtrdrError
-from shared.rpc.limits import RequestLimits
-from shared.rpc.server import AddressError, ServerLimits
-from shared.settings import ProcessSettings, SettingsError, TrainingSettings
+from shared.rpc.server import AddressError
+from shared.settings import SettingsError
 from tests.support.rpc import TIMEOUT, failure_of
 
 PROGRAM = """
@@ -287,59 +277,3 @@ def test_a_port_that_is_taken_ends_the_start_with_a_sentence() -> None:
             assert f"Cannot start: Cannot listen on {address}" in err
             assert "Traceback" not in err
         assert first.poll() is None
-
-
-# ------------------------------------------------------------------------- limits
-
-
-def test_every_limit_of_the_server_is_a_setting() -> None:
-    settings = ProcessSettings(
-        read_limit=25,
-        wait_limit=17,
-        wait_queue=1900,
-        stream_limit=5,
-        start_limit=6,
-        watch_limit=900,
-        call_limit=4000,
-        connection_limit=1900,
-        connection_call_limit=900,
-        client_patience=4.0,
-        max_request_bytes=500_000,
-    )
-    limits, defaults = server_limits(settings), ServerLimits()
-    assert ServerLimits() == server_limits(ProcessSettings())
-    assert [] == [f.name for f in fields(limits) if same(limits, defaults, f.name)]
-
-
-def test_as_many_calls_may_wait_as_are_read_at_once_unless_that_is_set() -> None:
-    limits = [
-        server_limits(ProcessSettings(read_limit=25)),
-        server_limits(ProcessSettings(read_limit=25, backlog_limit=7)),
-    ]
-    assert [25, 7] == [each.backlog for each in limits]
-
-
-def test_every_limit_of_a_request_is_a_setting() -> None:
-    settings = TrainingSettings(
-        max_operation_id=255,
-        max_reason=999,
-        max_wait=59.0,
-        max_symbols=99,
-        max_timeframes=98,
-        max_strategy_bytes=200_000,
-        max_overrides=97,
-        max_page_rows=499,
-        max_page_metrics=998,
-        max_page_bytes=1_000_000,
-    )
-    limits, defaults = request_limits(settings), RequestLimits()
-    assert RequestLimits() == request_limits(TrainingSettings())
-    assert [] == [f.name for f in fields(limits) if same(limits, defaults, f.name)]
-
-
-def same(one: object, other: object, name: str) -> bool:
-    return bool(getattr(one, name) == getattr(other, name))
-
-
-def test_a_process_that_does_not_train_has_the_other_limits_all_the_same() -> None:
-    assert 7 == request_limits(ProcessSettings(max_symbols=7)).symbols
