@@ -11,9 +11,6 @@ from backend.market_data_servicer import HostMarketDataServicer
 from backend.models_servicer import HostModelsServicer
 from backend.settings import BackendSettings
 from backend.training_adapter import TrainingAdapter, TrainingHost
-from ktrdr.marketdata.v1 import market_data_service_pb2_grpc
-from ktrdr.operations.v1 import operations_service_pb2_grpc
-from ktrdr.training.v1 import models_service_pb2_grpc, training_service_pb2_grpc
 from shared.clock import Clock
 from shared.extras import require_training
 from shared.instance import Instance, claimed_instance
@@ -24,7 +21,7 @@ from shared.marketdata.csv_folder import CsvFolder
 from shared.marketdata.launcher import LocalDataLoadLauncher
 from shared.marketdata.provider import ReadableProvider
 from shared.marketdata.sample import SampleBarSource
-from shared.marketdata.servicer import MarketDataServicer
+from shared.marketdata.servicer import MarketDataServicer, market_data_service
 from shared.marketdata.source import StoredBarSource
 from shared.marketdata.store import BarStore
 from shared.monitoring.exposure import exposed
@@ -33,19 +30,18 @@ from shared.operations.database import open_store
 from shared.operations.id_prefixes import BACKEND_DATA, BACKEND_TRAINING
 from shared.operations.longrunning_servicer import longrunning_service
 from shared.operations.service import OperationsService
-from shared.operations.servicer import OperationsServicer
+from shared.operations.servicer import OperationsServicer, operations_service
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
 from shared.process import guarded, serve_until_stopped
-from shared.rpc.admission import START, STREAM, WAIT
 from shared.rpc.host_channels import HostChannels
-from shared.rpc.server import RpcServer, ServedService
+from shared.rpc.server import RpcServer
 from shared.security import client_security, server_security
 from shared.settings import load_settings, usable_folder
 from shared.training.launcher import LocalTrainingLauncher
 from shared.training.model_store import ModelStore
-from shared.training.models_servicer import ModelsServicer
-from shared.training.servicer import TrainingServicer
+from shared.training.models_servicer import ModelsServicer, models_service
+from shared.training.servicer import TrainingServicer, training_service
 from shared.wiring import operations_of, request_limits, server_limits
 
 
@@ -194,30 +190,11 @@ def build_backend(
         training = train_here(settings, instance, operations, data.bars, clock)
     servicer = OperationsServicer(operations, clock, request_limits(settings))
     services = [
-        ServedService(
-            "ktrdr.operations.v1.OperationsService",
-            servicer,
-            operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
-            {"WaitOperation": WAIT},
-        ),
+        operations_service(servicer),
         longrunning_service(servicer),
-        ServedService(
-            "ktrdr.training.v1.TrainingService",
-            training.servicer,
-            training_service_pb2_grpc.add_TrainingServiceServicer_to_server,
-            {"StartTraining": START},
-        ),
-        ServedService(
-            "ktrdr.training.v1.ModelsService",
-            training.models,
-            models_service_pb2_grpc.add_ModelsServiceServicer_to_server,
-        ),
-        ServedService(
-            "ktrdr.marketdata.v1.MarketDataService",
-            data.servicer,
-            market_data_service_pb2_grpc.add_MarketDataServiceServicer_to_server,
-            {"StartDataLoad": START, "ReadBars": STREAM},
-        ),
+        training_service(training.servicer),
+        models_service(training.models),
+        market_data_service(data.servicer),
     ]
     server = RpcServer(
         services,

@@ -19,22 +19,19 @@ import grpc
 
 from benchmarks.processes import spawned
 from ktrdr.operations.v1 import operations_service_pb2 as pb
-from ktrdr.operations.v1 import operations_service_pb2_grpc
-from ktrdr.training.v1 import training_service_pb2_grpc
 from shared.marketdata.sample import SampleBarSource
 from shared.operations.bridge import BridgeSnapshot
 from shared.operations.id_prefixes import HOST_TRAINING
 from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.model import OperationType, Owner
 from shared.operations.service import OperationsLimits, OperationsService
-from shared.operations.servicer import OperationsServicer
+from shared.operations.servicer import OperationsServicer, operations_service
 from shared.operations.starts import NewOperation
 from shared.process import SWITCH_INTERVAL
-from shared.rpc.admission import START, WAIT
-from shared.rpc.server import RpcServer, ServedService, ServerLimits
+from shared.rpc.server import RpcServer, ServerLimits
 from shared.training.bridge import TrainingProgressBridge
 from shared.training.launcher import TrainingOrder
-from shared.training.servicer import TrainingServicer
+from shared.training.servicer import TrainingServicer, training_service
 
 EPOCHS = 100
 """Epochs a training has reported."""
@@ -124,11 +121,7 @@ def serve_resting(operation_id: str = "op") -> Iterator[str]:
     operations = OperationsService(MemoryOperationStore(), owner)
     new = NewOperation(operation_id, operation_id, OperationType.TRAINING, "", {})
     operations.start_operation(new, RestingLaunch(operations))
-    served = ServedService(
-        "ktrdr.operations.v1.OperationsService",
-        OperationsServicer(operations),
-        operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
-    )
+    served = operations_service(OperationsServicer(operations))
     server = RpcServer([served], "127.0.0.1:0", ServerLimits(), owner.instance_id)
     address = server.bind()
     server.start()
@@ -190,17 +183,9 @@ def quiet_server(cache_ttl: float) -> Iterator[QuietServer]:
     )
     launcher, servicer = RestingLauncher(operations), CountingServicer(operations)
     services = [
-        ServedService(
-            "ktrdr.operations.v1.OperationsService",
-            servicer,
-            operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
-            {"WaitOperation": WAIT},
-        ),
-        ServedService(
-            "ktrdr.training.v1.TrainingService",
-            TrainingServicer(operations, launcher, SampleBarSource(), id_prefix=HOST_TRAINING),
-            training_service_pb2_grpc.add_TrainingServiceServicer_to_server,
-            {"StartTraining": START},
+        operations_service(servicer),
+        training_service(
+            TrainingServicer(operations, launcher, SampleBarSource(), id_prefix=HOST_TRAINING)
         ),
     ]
     server = RpcServer(services, "127.0.0.1:0", ServerLimits(), owner.instance_id)

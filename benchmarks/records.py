@@ -9,7 +9,6 @@ from multiprocessing.connection import Connection
 from pydantic import SecretStr
 from sqlalchemy import insert
 
-from ktrdr.operations.v1 import operations_service_pb2_grpc
 from shared.operations.database import open_database, open_store
 from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.model import (
@@ -21,12 +20,12 @@ from shared.operations.model import (
     Progress,
 )
 from shared.operations.service import OperationsService
-from shared.operations.servicer import OperationsServicer
+from shared.operations.servicer import OperationsServicer, operations_service
 from shared.operations.sql_records import record_to_row
 from shared.operations.sql_schema import OPERATIONS
 from shared.operations.store import OperationStore
 from shared.process import SWITCH_INTERVAL
-from shared.rpc.server import RpcServer, ServedService, ServerLimits
+from shared.rpc.server import RpcServer, ServerLimits
 from shared.settings import ProcessSettings
 
 MEMORY = "memory://"
@@ -39,11 +38,7 @@ def serve_records(told: Connection, url: str, count: int) -> None:
     """Serve the operations of a store at `url` that holds `count` finished ones."""
     sys.setswitchinterval(SWITCH_INTERVAL)
     store = filled_store(url, count)
-    service = ServedService(
-        "ktrdr.operations.v1.OperationsService",
-        OperationsServicer(OperationsService(store, ME)),
-        operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
-    )
+    service = operations_service(OperationsServicer(OperationsService(store, ME)))
     server = RpcServer([service], "127.0.0.1:0", ServerLimits(), ME.instance_id)
     address = server.bind()
     server.start()

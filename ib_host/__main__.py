@@ -13,14 +13,12 @@ from ib_host.pacing import Pacing
 from ib_host.provider import IbProvider, Patience
 from ib_host.settings import SIMULATOR, IbHostSettings
 from ib_host.simulator.server import TwsSimulator
-from ktrdr.marketdata.v1 import market_data_service_pb2_grpc
-from ktrdr.operations.v1 import operations_service_pb2_grpc
 from shared.extras import require_ib
 from shared.instance import Instance, claimed_instance
 from shared.logs import configure_logging
 from shared.marketdata.launcher import LocalDataLoadLauncher
 from shared.marketdata.provider import BarProvider
-from shared.marketdata.servicer import MarketDataServicer
+from shared.marketdata.servicer import MarketDataServicer, market_data_service
 from shared.marketdata.store import BarStore
 from shared.monitoring.exposure import exposed
 from shared.monitoring.telemetry import SILENT, Telemetry, telemetry_of
@@ -28,13 +26,12 @@ from shared.operations.database import open_store
 from shared.operations.id_prefixes import HOST_DATA
 from shared.operations.longrunning_servicer import longrunning_service
 from shared.operations.service import OperationsService
-from shared.operations.servicer import OperationsServicer
+from shared.operations.servicer import OperationsServicer, operations_service
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
 from shared.process import guarded, serve_until_stopped
-from shared.rpc.admission import START, STREAM, WAIT
 from shared.rpc.host_channels import HostChannels
-from shared.rpc.server import RpcServer, ServedService
+from shared.rpc.server import RpcServer
 from shared.security import client_security, server_security
 from shared.settings import load_settings, usable_folder
 from shared.wiring import operations_of, request_limits, server_limits
@@ -68,20 +65,12 @@ def build_ib_host(
     limits = request_limits(settings)
     servicer = OperationsServicer(operations, limits=limits)
     services = [
-        ServedService(
-            "ktrdr.operations.v1.OperationsService",
-            servicer,
-            operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
-            {"WaitOperation": WAIT},
-        ),
+        operations_service(servicer),
         longrunning_service(servicer),
-        ServedService(
-            "ktrdr.marketdata.v1.MarketDataService",
+        market_data_service(
             MarketDataServicer(
                 operations, launcher, bars, provider, id_prefix=HOST_DATA, limits=limits
-            ),
-            market_data_service_pb2_grpc.add_MarketDataServiceServicer_to_server,
-            {"StartDataLoad": START, "ReadBars": STREAM},
+            )
         ),
     ]
     server = RpcServer(

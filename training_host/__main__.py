@@ -6,12 +6,6 @@ import sys
 from contextlib import closing
 from dataclasses import dataclass
 
-from ktrdr.operations.v1 import operations_service_pb2_grpc
-from ktrdr.training.v1 import (
-    models_service_pb2_grpc,
-    training_host_service_pb2_grpc,
-    training_service_pb2_grpc,
-)
 from shared.extras import require_training
 from shared.instance import Instance, claimed_instance
 from shared.logs import configure_logging
@@ -25,21 +19,20 @@ from shared.operations.database import open_store
 from shared.operations.id_prefixes import HOST_TRAINING
 from shared.operations.longrunning_servicer import longrunning_service
 from shared.operations.service import OperationsService
-from shared.operations.servicer import OperationsServicer
+from shared.operations.servicer import OperationsServicer, operations_service
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
 from shared.process import guarded, serve_until_stopped
-from shared.rpc.admission import START, WAIT
 from shared.rpc.host_channels import HostChannels
-from shared.rpc.server import RpcServer, ServedService
+from shared.rpc.server import RpcServer
 from shared.security import client_security, server_security
 from shared.settings import load_settings, usable_folder
 from shared.training.launcher import LocalTrainingLauncher
 from shared.training.model_store import ModelStore
-from shared.training.models_servicer import ModelsServicer
-from shared.training.servicer import TrainingServicer
+from shared.training.models_servicer import ModelsServicer, models_service
+from shared.training.servicer import TrainingServicer, training_service
 from shared.wiring import operations_of, request_limits, server_limits
-from training_host.servicer import TrainingHostServicer
+from training_host.servicer import TrainingHostServicer, training_host_service
 from training_host.settings import TrainingHostSettings
 
 
@@ -74,29 +67,15 @@ def build_training_host(
     limits = request_limits(settings)
     servicer = OperationsServicer(operations, limits=limits)
     services = [
-        ServedService(
-            "ktrdr.operations.v1.OperationsService",
-            servicer,
-            operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
-            {"WaitOperation": WAIT},
-        ),
+        operations_service(servicer),
         longrunning_service(servicer),
-        ServedService(
-            "ktrdr.training.v1.TrainingService",
-            TrainingServicer(operations, launcher, bars, id_prefix=HOST_TRAINING, limits=limits),
-            training_service_pb2_grpc.add_TrainingServiceServicer_to_server,
-            {"StartTraining": START},
+        training_service(
+            TrainingServicer(operations, launcher, bars, id_prefix=HOST_TRAINING, limits=limits)
         ),
-        ServedService(
-            "ktrdr.training.v1.TrainingHostService",
-            TrainingHostServicer(operations, id_prefix=HOST_TRAINING, limits=limits),
-            training_host_service_pb2_grpc.add_TrainingHostServiceServicer_to_server,
+        training_host_service(
+            TrainingHostServicer(operations, id_prefix=HOST_TRAINING, limits=limits)
         ),
-        ServedService(
-            "ktrdr.training.v1.ModelsService",
-            ModelsServicer(models, limits),
-            models_service_pb2_grpc.add_ModelsServiceServicer_to_server,
-        ),
+        models_service(ModelsServicer(models, limits)),
     ]
     server = RpcServer(
         services,

@@ -12,6 +12,7 @@ from shared.operations.service import OperationsService
 from shared.rpc.deadline import deadline_of
 from shared.rpc.errors import InvalidArgumentError
 from shared.rpc.limits import RequestLimits
+from shared.rpc.server import ServedService
 
 _OLD_STATUS = {
     OperationStatus.PENDING: "initialized",
@@ -72,3 +73,12 @@ def _old_progress(progress: Progress) -> pb.TrainingStatusProgress:
 
 def _error(operation: Operation) -> str:
     return "" if operation.error is None else operation.error.message
+
+
+def training_host_service(servicer: TrainingHostServicer) -> ServedService:
+    """The deprecated service as a training host serves it."""
+    return ServedService(
+        "ktrdr.training.v1.TrainingHostService",
+        servicer,
+        training_host_service_pb2_grpc.add_TrainingHostServiceServicer_to_server,
+    )

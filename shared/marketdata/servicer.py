@@ -21,11 +21,13 @@ from shared.operations.id_prefixes import BACKEND_DATA
 from shared.operations.model import OperationType
 from shared.operations.service import OperationsService
 from shared.operations.starts import NewOperation
+from shared.rpc.admission import START, STREAM
 from shared.rpc.deadline import deadline_of
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
 from shared.rpc.limits import RequestLimits
 from shared.rpc.paging import decode_token, encode_token, fitting, page_size
 from shared.rpc.request_fields import check_request_id, made_up_request_id, time_field
+from shared.rpc.server import ServedService
 from shared.rpc.via import starter
 
 _MAX_SYMBOL, _MAX_SYMBOL_BYTES = 32, 64
@@ -210,3 +212,15 @@ def _after(token: str) -> tuple[str, timedelta] | None:
 def _place(symbol: str, timeframe: str) -> tuple[str, timedelta]:
     """What a listing is sorted by: the symbol, then the length of a bar."""
     return symbol, TIMEFRAMES[timeframe]
+
+
+def market_data_service(
+    servicer: market_data_service_pb2_grpc.MarketDataServiceServicer,
+) -> ServedService:
+    """The service as whoever has bars, or knows who has, serves it."""
+    return ServedService(
+        "ktrdr.marketdata.v1.MarketDataService",
+        servicer,
+        market_data_service_pb2_grpc.add_MarketDataServiceServicer_to_server,
+        {"StartDataLoad": START, "ReadBars": STREAM},
+    )

@@ -19,10 +19,12 @@ from shared.operations.model import ACTIVE_STATUSES, OperationStatus, OperationT
 from shared.operations.service import OperationsService
 from shared.operations.store import OperationFilter, SortKey
 from shared.operations.waiting import Waiter
+from shared.rpc.admission import WAIT
 from shared.rpc.deadline import deadline_of
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
 from shared.rpc.limits import RequestLimits
 from shared.rpc.paging import decode_time, decode_token, encode_token, fitting, page_size
+from shared.rpc.server import ServedService
 from shared.rpc.via import passed
 
 DEFAULT_WAIT = 30.0
@@ -267,3 +269,15 @@ def _token(after: SortKey | None, request: pb.ListOperationsRequest) -> str:
     if after is None:
         return ""
     return encode_token([after[0].isoformat(), after[1]], _filters_key(request))
+
+
+def operations_service(
+    servicer: operations_service_pb2_grpc.OperationsServiceServicer,
+) -> ServedService:
+    """The service as every process serves it."""
+    return ServedService(
+        "ktrdr.operations.v1.OperationsService",
+        servicer,
+        operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
+        {"WaitOperation": WAIT},
+    )

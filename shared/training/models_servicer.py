@@ -11,6 +11,7 @@ from ktrdr.training.v1 import models_service_pb2 as pb
 from shared.rpc.errors import InvalidArgumentError, ModelNotFoundError
 from shared.rpc.limits import RequestLimits
 from shared.rpc.paging import decode_time, decode_token, encode_token, fitting, page_size
+from shared.rpc.server import ServedService
 from shared.training.conversion import model_to_proto
 from shared.training.model_store import ModelStore, SavedModel
 
@@ -73,3 +74,12 @@ def _after(token: str) -> tuple[datetime, str] | None:
 def _is_older(model: SavedModel, after: tuple[datetime, str] | None) -> bool:
     """Whether a model comes after the page's end in the order newest first."""
     return after is None or (model.create_time, model.name) < after
+
+
+def models_service(servicer: models_service_pb2_grpc.ModelsServiceServicer) -> ServedService:
+    """The service as whoever has models, or knows who has, serves it."""
+    return ServedService(
+        "ktrdr.training.v1.ModelsService",
+        servicer,
+        models_service_pb2_grpc.add_ModelsServiceServicer_to_server,
+    )

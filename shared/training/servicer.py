@@ -15,10 +15,12 @@ from shared.operations.id_prefixes import BACKEND_TRAINING
 from shared.operations.model import OperationType
 from shared.operations.service import OperationsService
 from shared.operations.starts import NewOperation
+from shared.rpc.admission import START
 from shared.rpc.deadline import deadline_of
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
 from shared.rpc.limits import RequestLimits
 from shared.rpc.request_fields import check_request_id, made_up_request_id, time_field
+from shared.rpc.server import ServedService
 from shared.rpc.via import starter
 from shared.training.launcher import TrainingLauncher, TrainingOrder
 from shared.training.request import TrainingRequest, check_request
@@ -109,3 +111,13 @@ def _names(
         text = f"{len(given)} names; at most {most} are taken."
         violations.append(FieldViolation(field, text))
     return tuple(given[:most])
+
+
+def training_service(servicer: TrainingServicer) -> ServedService:
+    """The service as whoever takes trainings serves it."""
+    return ServedService(
+        "ktrdr.training.v1.TrainingService",
+        servicer,
+        training_service_pb2_grpc.add_TrainingServiceServicer_to_server,
+        {"StartTraining": START},
+    )

@@ -13,12 +13,6 @@ from uuid import uuid4
 import grpc
 
 from ktrdr.operations.v1 import operations_service_pb2 as pb
-from ktrdr.operations.v1 import operations_service_pb2_grpc
-from ktrdr.training.v1 import (
-    models_service_pb2_grpc,
-    training_host_service_pb2_grpc,
-    training_service_pb2_grpc,
-)
 from shared.clock import Clock
 from shared.instance import Instance
 from shared.marketdata.sample import SampleBarSource
@@ -26,21 +20,20 @@ from shared.operations.id_prefixes import HOST_TRAINING
 from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.model import Owner
 from shared.operations.service import OperationsLimits, OperationsService
-from shared.operations.servicer import OperationsServicer
+from shared.operations.servicer import OperationsServicer, operations_service
 from shared.operations.starts import Launch
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
 from shared.process import stop
-from shared.rpc.admission import START, WAIT
 from shared.rpc.security import OPEN, ServerSecurity
 from shared.rpc.server import RpcServer, ServedService, ServerLimits
 from shared.training.launcher import TrainingOrder
 from shared.training.model_store import ModelStore
-from shared.training.models_servicer import ModelsServicer
-from shared.training.servicer import TrainingServicer
+from shared.training.models_servicer import ModelsServicer, models_service
+from shared.training.servicer import TrainingServicer, training_service
 from tests.support.eventually import eventually
 from tests.support.scripted_work import ScriptedLaunch, ScriptedWork
-from training_host.servicer import TrainingHostServicer
+from training_host.servicer import TrainingHostServicer, training_host_service
 
 BARS = SampleBarSource()
 """Shared, so that the embedded prices are read once."""
@@ -143,28 +136,10 @@ class ScriptedHost:
         )
         old = TrainingHostServicer(self.operations, id_prefix=HOST_TRAINING, clock=clock)
         return [
-            ServedService(
-                "ktrdr.operations.v1.OperationsService",
-                self.servicer,
-                operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
-                {"WaitOperation": WAIT},
-            ),
-            ServedService(
-                "ktrdr.training.v1.TrainingService",
-                trainings,
-                training_service_pb2_grpc.add_TrainingServiceServicer_to_server,
-                {"StartTraining": START},
-            ),
-            ServedService(
-                "ktrdr.training.v1.TrainingHostService",
-                old,
-                training_host_service_pb2_grpc.add_TrainingHostServiceServicer_to_server,
-            ),
-            ServedService(
-                "ktrdr.training.v1.ModelsService",
-                ModelsServicer(self.models),
-                models_service_pb2_grpc.add_ModelsServiceServicer_to_server,
-            ),
+            operations_service(self.servicer),
+            training_service(trainings),
+            training_host_service(old),
+            models_service(ModelsServicer(self.models)),
         ]
 
     @property

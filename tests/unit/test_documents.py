@@ -508,7 +508,7 @@ PLACES: Mapping[str, Place] = {
         "backend/cli/commands/operations.py", '    DATA_LOADING = "data-loading"\n'
     ),
     "checks = WorkerPool(": Place("backend/__main__.py", "    services = [\n", "before"),
-    "ServedService(": Place("backend/__main__.py", "    services = [\n"),
+    "series_check_service(SeriesCheckServicer(": Place("backend/__main__.py", "    services = [\n"),
     "pools = tuple(": Place(
         "backend/__main__.py",
         "    pools = tuple(pool for pool in (training.pool, data.pool) if pool is not None)\n",

@@ -106,8 +106,6 @@ def _wire(module: str, name: str) -> str:
         return ""
     if is_in(module, "shared.rpc") and kind not in {"ktrdr", STANDARD}:
         return ""
-    if module.endswith(".__main__") and name.rpartition(".")[2].endswith("_pb2_grpc"):
-        return ""  # a composition root puts servicers on its server
     return "messages and gRPC stop at servicers, stubs and conversion modules"
 
 
@@ -191,6 +189,7 @@ def loaded_by(modules: list[str], suspects: list[str]) -> object:
         ("shared.training.orchestrator", "import grpc", "stop at"),
         ("shared.rpc.paging", "from ktrdr.operations.v1 import operation_pb2", "stop at"),
         ("backend.__main__", "from ktrdr.training.v1 import training_pb2", "stop at"),
+        ("backend.__main__", "from ktrdr.training.v1 import training_service_pb2_grpc", "stop at"),
         ("backend.__main__", "import torch", "torch belongs"),
         ("backend.cli.plot", "from torch.nn import Module", "torch belongs"),
         ("shared.operations.model", "from torch import Tensor", "torch belongs"),
@@ -221,7 +220,6 @@ def test_the_checker_catches(module: str, source: str, rule: str) -> None:
         ("shared.operations.x_servicer", "from google.longrunning import operations_pb2 as lro"),
         ("shared.rpc.status", "from google.rpc import status_pb2"),
         ("shared.training.trainer", "import torch"),
-        ("backend.__main__", "from ktrdr.training.v1 import training_service_pb2_grpc"),
         ("backend.__main__", "from backend.settings import BackendSettings"),
         ("backend.cli.client", "import grpc\nfrom ktrdr.operations.v1 import operation_pb2"),
         ("backend.cli.app", "from .commands import models\nfrom backend.cli import pace"),

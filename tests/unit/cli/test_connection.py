@@ -12,13 +12,11 @@ from pathlib import Path
 import pytest
 
 from backend.cli.failures import ExitCode
-from ktrdr.operations.v1 import operations_service_pb2_grpc
 from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.model import Owner
 from shared.operations.service import OperationsService
-from shared.operations.servicer import OperationsServicer
+from shared.operations.servicer import OperationsServicer, operations_service
 from shared.rpc.security import OPEN, ServerSecurity
-from shared.rpc.server import ServedService
 from tests.support.certificates import (
     PAST,
     READ,
@@ -67,11 +65,7 @@ def ktrdr(run: Run, monkeypatch: pytest.MonkeyPatch) -> Command:
 def serving(security: ServerSecurity = OPEN) -> Iterator[str]:
     """A server with an operations service that knows no operations; its address."""
     operations = OperationsService(MemoryOperationStore(), Owner("here", "now", ""))
-    service = ServedService(
-        "ktrdr.operations.v1.OperationsService",
-        OperationsServicer(operations),
-        operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
-    )
+    service = operations_service(OperationsServicer(operations))
     with served([service], security=security) as wire:
         yield wire.address
 

@@ -19,16 +19,14 @@ from ktrdr.marketdata.v1 import market_data_service_pb2_grpc
 from shared.marketdata.conversion import CHUNK_ROWS, frame_from_chunks
 from shared.marketdata.launcher import LoadOrder
 from shared.marketdata.request import LoadMode, LoadRequest
-from shared.marketdata.servicer import MarketDataServicer
+from shared.marketdata.servicer import MarketDataServicer, market_data_service
 from shared.marketdata.store import BarStore
 from shared.operations.conversion import timestamp
 from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.service import OperationsService
 from shared.operations.starts import Launch
-from shared.rpc.admission import START, STREAM
 from shared.rpc.errors import FieldViolation
 from shared.rpc.paging import encode_token
-from shared.rpc.server import ServedService
 from tests.support.eventually import eventually
 from tests.support.rpc import TIMEOUT, code_of, failure_of, required, served, status_in
 from tests.unit.marketdata.frames import ScriptedProvider, bars_at, daily, day, days
@@ -122,9 +120,7 @@ def service(tmp_path: Path) -> Iterator[Served]:
     operations = OperationsService(MemoryOperationStore(), ME)
     store, launcher, provider = BarStore(tmp_path), Orders(), KnowingProvider()
     servicer = MarketDataServicer(operations, launcher, store, provider, id_prefix="op_data_")
-    add = market_data_service_pb2_grpc.add_MarketDataServiceServicer_to_server
-    classes = {"StartDataLoad": START, "ReadBars": STREAM}
-    with served([ServedService(SERVICE, servicer, add, classes)]) as wire:
+    with served([market_data_service(servicer)]) as wire:
         stub = market_data_service_pb2_grpc.MarketDataServiceStub(wire.channel)
         yield Served(stub, store, launcher, provider)
 

@@ -7,7 +7,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
-from ktrdr.operations.v1 import operation_pb2, operations_service_pb2_grpc
+from ktrdr.operations.v1 import operation_pb2
 from ktrdr.operations.v1 import operations_service_pb2 as pb
 from shared.operations.conversion import view_to_proto
 from shared.operations.model import (
@@ -18,10 +18,9 @@ from shared.operations.model import (
     OperationType,
 )
 from shared.operations.remote import WAIT_MARGIN, RemoteOperationStub
-from shared.operations.servicer import OperationsServicer
+from shared.operations.servicer import OperationsServicer, operations_service
 from shared.operations.store import ACTIVE, OperationFilter
 from shared.operations.views import OperationView
-from shared.rpc.admission import WAIT
 from shared.rpc.errors import (
     AlreadyExistsError,
     FailedPreconditionError,
@@ -41,7 +40,6 @@ from shared.rpc.errors import (
     UnavailableError,
 )
 from shared.rpc.host_channel import HostChannel
-from shared.rpc.server import ServedService
 from tests.support.answering import Answering, answering, channel_to
 from tests.support.eventually import eventually
 from tests.support.rpc import TIMEOUT, served
@@ -89,12 +87,7 @@ def setup() -> Setup:
 @pytest.fixture
 def stub(setup: Setup) -> Iterator[RemoteOperationStub]:
     """A stub of the operations of `setup`, served in earnest."""
-    service = ServedService(
-        "ktrdr.operations.v1.OperationsService",
-        OperationsServicer(setup.service, setup.clock),
-        operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
-        {"WaitOperation": WAIT},
-    )
+    service = operations_service(OperationsServicer(setup.service, setup.clock))
     with served([service]) as wire, channel_to(wire.address, "asking") as channel:
         yield RemoteOperationStub(channel)
 

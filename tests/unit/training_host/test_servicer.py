@@ -11,10 +11,9 @@ from ktrdr.training.v1 import training_host_service_pb2 as pb
 from ktrdr.training.v1 import training_host_service_pb2_grpc
 from shared.operations.id_prefixes import HOST_TRAINING
 from shared.rpc.errors import InvalidArgumentError
-from shared.rpc.server import ServedService
 from tests.support.rpc import TIMEOUT, failure_of, required, served, status_in
 from tests.unit.operations.fakes import RESULT, Setup
-from training_host.servicer import TrainingHostServicer
+from training_host.servicer import TrainingHostServicer, training_host_service
 
 ID = f"{HOST_TRAINING}op"
 
@@ -28,9 +27,7 @@ def setup() -> Setup:
 def host(setup: Setup) -> Iterator[Any]:
     """A stub of the deprecated service, served in earnest."""
     servicer = TrainingHostServicer(setup.service, id_prefix=HOST_TRAINING, clock=setup.clock)
-    add = training_host_service_pb2_grpc.add_TrainingHostServiceServicer_to_server
-    service = ServedService("ktrdr.training.v1.TrainingHostService", servicer, add)
-    with served([service]) as wire:
+    with served([training_host_service(servicer)]) as wire:
         yield training_host_service_pb2_grpc.TrainingHostServiceStub(wire.channel)
 
 
