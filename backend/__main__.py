@@ -24,7 +24,6 @@ from shared.marketdata.sample import SampleBarSource
 from shared.marketdata.servicer import MarketDataServicer, market_data_service
 from shared.marketdata.source import StoredBarSource
 from shared.marketdata.store import BarStore
-from shared.monitoring.exposure import exposed
 from shared.monitoring.telemetry import SILENT, Telemetry, telemetry_of
 from shared.operations.database import open_store
 from shared.operations.id_prefixes import BACKEND_DATA, BACKEND_TRAINING
@@ -33,16 +32,15 @@ from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer, operations_service
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
-from shared.process import guarded, serve_until_stopped
+from shared.process import Process, guarded, run
 from shared.rpc.host_channels import HostChannels
-from shared.rpc.server import RpcServer
-from shared.security import client_security, server_security
+from shared.security import client_security
 from shared.settings import load_settings, usable_folder
 from shared.training.launcher import LocalTrainingLauncher
 from shared.training.model_store import ModelStore
 from shared.training.models_servicer import ModelsServicer, models_service
 from shared.training.servicer import TrainingServicer, training_service
-from shared.wiring import operations_of, request_limits, server_limits
+from shared.wiring import operations_of, request_limits, server_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,21 +62,6 @@ class MarketData:
     """What its own trainings read."""
     pool: WorkerPool | None = None
     """Its own workers, if it loads itself."""
-
-
-@dataclass(frozen=True, slots=True)
-class Backend:
-    """The parts of a backend that somebody has to start and stop."""
-
-    server: RpcServer
-    operations: OperationsService
-    pools: tuple[WorkerPool, ...]
-    """Its own workers."""
-    channels: HostChannels
-
-    def close(self) -> None:
-        """Close what leads to other processes; the server has been stopped."""
-        self.channels.close()
 
 
 def train_here(
@@ -169,17 +152,14 @@ def build_backend(
     provider: ReadableProvider | None,
     clock: Clock | None = None,
     telemetry: Telemetry = SILENT,
-) -> Backend:
+) -> Process:
     """Wire a backend from its parts; the machine's clock unless given another.
 
     Without a provider the IB host loads.
     """
-    channels = HostChannels(
-        instance.id, client_security(settings, settings.called), telemetry.tracing
-    )
-    operations = operations_of(
-        settings, instance, settings.backend_address, store, channels, clock, telemetry
-    )
+    address, security = settings.backend_address, client_security(settings, settings.called)
+    channels = HostChannels(instance.id, security, telemetry.tracing)
+    operations = operations_of(settings, instance, address, store, channels, clock, telemetry)
     if provider is None:
         data = load_at_ib_host(settings, channels, operations, clock)
     else:
@@ -196,16 +176,9 @@ def build_backend(
         models_service(training.models),
         market_data_service(data.servicer),
     ]
-    server = RpcServer(
-        services,
-        settings.backend_address,
-        server_limits(settings),
-        instance.id,
-        server_security(settings, "KTRDR_BACKEND_ADDRESS", settings.backend_address),
-        telemetry.served,
-    )
+    server = server_of(settings, instance, "KTRDR_BACKEND_ADDRESS", address, services, telemetry)
     pools = tuple(pool for pool in (training.pool, data.pool) if pool is not None)
-    return Backend(server, operations, pools, channels)
+    return Process(server, operations, pools, channels)
 
 
 def provider_of(settings: BackendSettings) -> ReadableProvider | None:
@@ -233,20 +206,7 @@ def main() -> None:
         backend = build_backend(
             settings, instance, store, provider_of(settings), telemetry=telemetry
         )
-        operations, pools = backend.operations, backend.pools
-        try:
-            with exposed(settings, settings.backend_address, telemetry, operations, pools):
-                serve_until_stopped(
-                    "backend",
-                    backend.server,
-                    operations,
-                    pools,
-                    grace=settings.shutdown_grace,
-                    advertised=settings.advertise_address,
-                )
-        finally:
-            backend.close()
-            telemetry.close()
+        run("backend", backend, settings, settings.backend_address, telemetry)
 
 
 if __name__ == "__main__":

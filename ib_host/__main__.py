@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 
 from ib_host.gateway.connection import GatewayAddress
 from ib_host.gateway.gateway import Gateway
@@ -20,32 +19,18 @@ from shared.marketdata.launcher import LocalDataLoadLauncher
 from shared.marketdata.provider import BarProvider
 from shared.marketdata.servicer import MarketDataServicer, market_data_service
 from shared.marketdata.store import BarStore
-from shared.monitoring.exposure import exposed
 from shared.monitoring.telemetry import SILENT, Telemetry, telemetry_of
 from shared.operations.database import open_store
 from shared.operations.id_prefixes import HOST_DATA
 from shared.operations.longrunning_servicer import longrunning_service
-from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer, operations_service
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
-from shared.process import guarded, serve_until_stopped
+from shared.process import Process, guarded, run
 from shared.rpc.host_channels import HostChannels
-from shared.rpc.server import RpcServer
-from shared.security import client_security, server_security
+from shared.security import client_security
 from shared.settings import load_settings, usable_folder
-from shared.wiring import operations_of, request_limits, server_limits
-
-
-@dataclass(frozen=True, slots=True)
-class IbHost:
-    """The parts of an IB host that somebody has to start and stop."""
-
-    server: RpcServer
-    operations: OperationsService
-    pool: WorkerPool
-    channels: HostChannels
-    """To other hosts on the same store, if it is on one that they share."""
+from shared.wiring import operations_of, request_limits, server_of
 
 
 def build_ib_host(
@@ -54,7 +39,7 @@ def build_ib_host(
     store: OperationStore,
     provider: BarProvider,
     telemetry: Telemetry = SILENT,
-) -> IbHost:
+) -> Process:
     """Wire an IB host from its parts."""
     channels = HostChannels(instance.id, client_security(settings, ()), telemetry.tracing)
     address = settings.ib_host_address
@@ -73,15 +58,8 @@ def build_ib_host(
             )
         ),
     ]
-    server = RpcServer(
-        services,
-        address,
-        server_limits(settings),
-        instance.id,
-        server_security(settings, "KTRDR_IB_HOST_ADDRESS", address),
-        telemetry.served,
-    )
-    return IbHost(server, operations, pool, channels)
+    server = server_of(settings, instance, "KTRDR_IB_HOST_ADDRESS", address, services, telemetry)
+    return Process(server, operations, (pool,), channels)
 
 
 @contextmanager
@@ -131,20 +109,7 @@ def main() -> None:
         ib_provider(settings, telemetry) as provider,
     ):
         host = build_ib_host(settings, instance, store, provider, telemetry)
-        operations, pools = host.operations, [host.pool]
-        try:
-            with exposed(settings, settings.ib_host_address, telemetry, operations, pools):
-                serve_until_stopped(
-                    "ib_host",
-                    host.server,
-                    operations,
-                    pools,
-                    grace=settings.shutdown_grace,
-                    advertised=settings.advertise_address,
-                )
-        finally:
-            host.channels.close()
-            telemetry.close()
+        run("ib_host", host, settings, settings.ib_host_address, telemetry)
 
 
 if __name__ == "__main__":

@@ -9,16 +9,20 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from socket import gethostname
 from time import monotonic
 from types import FrameType
 
+from shared.monitoring.exposure import exposed
+from shared.monitoring.telemetry import Telemetry
 from shared.open_files import make_room_for
 from shared.operations.service import OperationsService
 from shared.operations.worker_pool import WorkerPool
 from shared.rpc.errors import KtrdrError
+from shared.rpc.host_channels import HostChannels
 from shared.rpc.server import RpcServer
-from shared.settings import SettingsError
+from shared.settings import ProcessSettings, SettingsError
 
 logger = logging.getLogger("ktrdr.process")
 
@@ -34,6 +38,22 @@ _INTERRUPT_GRACE = 3.0
 """Seconds interrupted work gets to notice; it looks once per batch."""
 
 
+@dataclass(frozen=True, slots=True)
+class Process:
+    """The parts of a process that somebody has to start and stop."""
+
+    server: RpcServer
+    operations: OperationsService
+    pools: tuple[WorkerPool, ...]
+    """Its own workers; a process that runs no work itself has none."""
+    channels: HostChannels
+    """To other processes that it asks."""
+
+    def close(self) -> None:
+        """Close what leads to other processes; the server has been stopped."""
+        self.channels.close()
+
+
 def guarded(main: Callable[[], None]) -> int:
     """Run a process's main; return its exit code, with errors as sentences."""
     try:
@@ -47,6 +67,28 @@ def guarded(main: Callable[[], None]) -> int:
     return 0
 
 
+def run(
+    name: str, process: Process, settings: ProcessSettings, address: str, telemetry: Telemetry
+) -> None:
+    """Serve until told to stop, let others read what is counted meanwhile, and close all.
+
+    `address` is where the settings say that it listens.
+    """
+    try:
+        with exposed(settings, address, telemetry, process.operations, process.pools):
+            serve_until_stopped(
+                name,
+                process.server,
+                process.operations,
+                process.pools,
+                grace=settings.shutdown_grace,
+                advertised=settings.advertise_address,
+            )
+    finally:
+        process.close()
+        telemetry.close()
+
+
 def serve_until_stopped(
     name: str,
     server: RpcServer,
@@ -58,7 +100,6 @@ def serve_until_stopped(
 ) -> None:
     """Serve, print one line with the real address, and stop on SIGTERM or SIGINT.
 
-    `pools` are its workers; a process that runs no work itself has none.
     `advertised` is where others reach it, if that is not where it listens.
     """
     with _stop_signals() as wait_for_signal:

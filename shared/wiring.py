@@ -1,7 +1,8 @@
-"""Wiring that every process has: its operations and its limits, as the settings say."""
+"""Wiring that every process has: its operations, its server and limits, as the settings say."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from shared.clock import Clock
@@ -13,7 +14,8 @@ from shared.operations.service import OperationsLimits, OperationsService
 from shared.operations.store import OperationStore
 from shared.rpc.host_channels import HostChannels
 from shared.rpc.limits import RequestLimits
-from shared.rpc.server import ServerLimits
+from shared.rpc.server import RpcServer, ServedService, ServerLimits
+from shared.security import server_security
 from shared.settings import ProcessSettings, TrainingSettings
 
 
@@ -45,6 +47,25 @@ def operations_of(
         stub_of=lambda target: RemoteOperationStub(channels.to(target)),
         clock=clock,
         monitor=telemetry.operations,
+    )
+
+
+def server_of(
+    settings: ProcessSettings,
+    instance: Instance,
+    variable: str,
+    address: str,
+    services: Sequence[ServedService],
+    telemetry: Telemetry = SILENT,
+) -> RpcServer:
+    """The server of a process that is told by `variable` to listen at `address`."""
+    return RpcServer(
+        services,
+        address,
+        server_limits(settings),
+        instance.id,
+        server_security(settings, variable, address),
+        telemetry.served,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import closing
-from dataclasses import dataclass
 
 from shared.extras import require_training
 from shared.instance import Instance, claimed_instance
@@ -13,38 +12,24 @@ from shared.marketdata.provider import ReadableProvider
 from shared.marketdata.sample import SampleBarSource
 from shared.marketdata.source import StoredBarSource
 from shared.marketdata.store import BarStore
-from shared.monitoring.exposure import exposed
 from shared.monitoring.telemetry import SILENT, Telemetry, telemetry_of
 from shared.operations.database import open_store
 from shared.operations.id_prefixes import HOST_TRAINING
 from shared.operations.longrunning_servicer import longrunning_service
-from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer, operations_service
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
-from shared.process import guarded, serve_until_stopped
+from shared.process import Process, guarded, run
 from shared.rpc.host_channels import HostChannels
-from shared.rpc.server import RpcServer
-from shared.security import client_security, server_security
+from shared.security import client_security
 from shared.settings import load_settings, usable_folder
 from shared.training.launcher import LocalTrainingLauncher
 from shared.training.model_store import ModelStore
 from shared.training.models_servicer import ModelsServicer, models_service
 from shared.training.servicer import TrainingServicer, training_service
-from shared.wiring import operations_of, request_limits, server_limits
+from shared.wiring import operations_of, request_limits, server_of
 from training_host.servicer import TrainingHostServicer, training_host_service
 from training_host.settings import TrainingHostSettings
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingHost:
-    """The parts of a training host that somebody has to start and stop."""
-
-    server: RpcServer
-    operations: OperationsService
-    pool: WorkerPool
-    channels: HostChannels
-    """To other hosts on the same store, if it is on one that they share."""
 
 
 def build_training_host(
@@ -53,7 +38,7 @@ def build_training_host(
     store: OperationStore,
     provider: ReadableProvider,
     telemetry: Telemetry = SILENT,
-) -> TrainingHost:
+) -> Process:
     """Wire a training host from its parts."""
     channels = HostChannels(instance.id, client_security(settings, ()), telemetry.tracing)
     address = settings.training_host_address
@@ -77,15 +62,10 @@ def build_training_host(
         ),
         models_service(ModelsServicer(models, limits)),
     ]
-    server = RpcServer(
-        services,
-        address,
-        server_limits(settings),
-        instance.id,
-        server_security(settings, "KTRDR_TRAINING_HOST_ADDRESS", address),
-        telemetry.served,
+    server = server_of(
+        settings, instance, "KTRDR_TRAINING_HOST_ADDRESS", address, services, telemetry
     )
-    return TrainingHost(server, operations, pool, channels)
+    return Process(server, operations, (pool,), channels)
 
 
 def main() -> None:
@@ -100,20 +80,7 @@ def main() -> None:
     ):
         telemetry = telemetry_of(settings, "training_host")
         host = build_training_host(settings, instance, store, SampleBarSource(), telemetry)
-        operations, pools = host.operations, [host.pool]
-        try:
-            with exposed(settings, settings.training_host_address, telemetry, operations, pools):
-                serve_until_stopped(
-                    "training_host",
-                    host.server,
-                    operations,
-                    pools,
-                    grace=settings.shutdown_grace,
-                    advertised=settings.advertise_address,
-                )
-        finally:
-            host.channels.close()
-            telemetry.close()
+        run("training_host", host, settings, settings.training_host_address, telemetry)
 
 
 if __name__ == "__main__":

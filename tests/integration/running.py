@@ -12,7 +12,7 @@ from uuid import uuid4
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from backend.__main__ import Backend, build_backend, provider_of
+from backend.__main__ import build_backend, provider_of
 from backend.settings import BackendSettings
 from ktrdr.marketdata.v1 import market_data_service_pb2_grpc
 from ktrdr.operations.v1 import operation_pb2, operations_service_pb2_grpc
@@ -30,7 +30,7 @@ from shared.marketdata.sample import SampleBarSource
 from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.store import OperationStore
 from shared.operations.worker_pool import WorkerPool
-from shared.process import stop
+from shared.process import Process, stop
 from shared.rpc.channel import open_channel
 from shared.rpc.security import PLAIN, ClientSecurity
 from tests.support.scripted_work import ScriptedOperations
@@ -53,7 +53,7 @@ TERMINAL = frozenset({COMPLETED, FAILED, CANCELLED})
 class RunningBackend:
     """A backend that serves, with stubs on one channel to it."""
 
-    backend: Backend
+    backend: Process
     address: str
     home: Path
     channel: grpc.Channel
@@ -185,7 +185,7 @@ def result_of(operation: operation_pb2.Operation) -> training_pb2.TrainingResult
     return result
 
 
-def _training_pool(backend: Backend) -> WorkerPool:
+def _training_pool(backend: Process) -> WorkerPool:
     """The workers that train; one that trains on hosts has none, and gets none that would."""
     own = [pool for pool in backend.pools if pool.name == "training"]
     return own[0] if own else WorkerPool("none", workers=1, queue_limit=0)

@@ -17,10 +17,8 @@ from backend.settings import BackendSettings
 from ib_host.__main__ import build_ib_host
 from ib_host.settings import IbHostSettings
 from shared.operations.memory_store import MemoryOperationStore
-from shared.operations.service import OperationsService
-from shared.process import stop
+from shared.process import Process, stop
 from shared.rpc.channel import open_channel
-from shared.rpc.server import RpcServer
 from tests.integration.refusals import refusal_of
 from tests.integration.running import BARS
 from tests.support.certificates import READ, STRANGE, WRITE, bearer, tokens_file
@@ -35,27 +33,22 @@ OTHERS = OPEN | {"grpc.reflection.v1alpha.ServerReflection"}
 NOTHING = b""
 """A request that says nothing: whoever is let in begins nothing with it."""
 
-Process = tuple[RpcServer, OperationsService]
-
 
 def backend(home: Path, tokens: Path) -> Process:
     settings = BackendSettings(backend_address="127.0.0.1:0", home=home, tokens_file=tokens)
-    built = build_backend(settings, new_instance(), MemoryOperationStore(), BARS)
-    return built.server, built.operations
+    return build_backend(settings, new_instance(), MemoryOperationStore(), BARS)
 
 
 def training_host(home: Path, tokens: Path) -> Process:
     settings = TrainingHostSettings(
         training_host_address="127.0.0.1:0", home=home, tokens_file=tokens
     )
-    built = build_training_host(settings, new_instance(), MemoryOperationStore(), BARS)
-    return built.server, built.operations
+    return build_training_host(settings, new_instance(), MemoryOperationStore(), BARS)
 
 
 def ib_host(home: Path, tokens: Path) -> Process:
     settings = IbHostSettings(ib_host_address="127.0.0.1:0", home=home, tokens_file=tokens)
-    built = build_ib_host(settings, new_instance(), MemoryOperationStore(), BARS)
-    return built.server, built.operations
+    return build_ib_host(settings, new_instance(), MemoryOperationStore(), BARS)
 
 
 PROCESSES: dict[str, Callable[[Path, Path], Process]] = {
@@ -67,14 +60,14 @@ PROCESSES: dict[str, Callable[[Path, Path], Process]] = {
 
 @contextmanager
 def running(name: str, home: Path) -> Iterator[grpc.Channel]:
-    server, operations = PROCESSES[name](home, tokens_file(home))
-    address = server.bind()
-    server.start()
+    process = PROCESSES[name](home, tokens_file(home))
+    address = process.server.bind()
+    process.server.start()
     try:
         with open_channel(address) as channel:
             yield channel
     finally:
-        stop(server, operations, [], grace=0.0)
+        stop(process.server, process.operations, process.pools, grace=0.0)
 
 
 @pytest.fixture(scope="module", params=PROCESSES)

@@ -24,7 +24,7 @@ from ktrdr.training.v1 import training_service_pb2 as training_pb
 from ktrdr.training.v1 import training_service_pb2_grpc
 from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.store import OperationFilter
-from shared.process import stop
+from shared.process import Process, stop
 from shared.training.orchestrator import TrainingOrchestrator
 from shared.training.result import TrainingResult
 from tests.integration.hosted import backend_on, host_id
@@ -42,7 +42,7 @@ from tests.integration.running import (
 from tests.support.eventually import eventually
 from tests.support.hosts import ScriptedHost, new_instance, scripted_host
 from tests.support.scripted_work import PATIENCE
-from training_host.__main__ import TrainingHost, build_training_host
+from training_host.__main__ import build_training_host
 from training_host.settings import TrainingHostSettings
 
 Operations = operations_service_pb2_grpc.OperationsServiceStub
@@ -221,7 +221,7 @@ def test_nobody_asks_the_host_while_no_client_asks_the_backend(
 
 
 @contextmanager
-def _real_host(home: Path) -> Iterator[tuple[TrainingHost, str]]:
+def _real_host(home: Path) -> Iterator[tuple[Process, str]]:
     """A training host that trains."""
     settings = TrainingHostSettings(training_host_address="127.0.0.1:0", home=home)
     host = build_training_host(settings, new_instance(), MemoryOperationStore(), BARS)
@@ -231,7 +231,7 @@ def _real_host(home: Path) -> Iterator[tuple[TrainingHost, str]]:
     try:
         yield host, address
     finally:
-        stop(host.server, host.operations, [host.pool], grace=10.0)
+        stop(host.server, host.operations, host.pools, grace=10.0)
 
 
 @pytest.fixture
@@ -261,7 +261,7 @@ def test_a_training_on_a_host_is_orchestrated_there_and_a_local_one_in_the_backe
         with running_backend(tmp_path / "backend") as local:
             near = local.ended(local.train(request_id="near", seed=7, overrides=SHORT))
             assert 1 == local.pool._started
-        assert 1 == host.pool._started
+        assert [1] == [pool._started for pool in host.pools]
         owner = host.operations.owner.instance_id
 
     assert (COMPLETED, COMPLETED) == (end.status, near.status)

@@ -15,7 +15,7 @@ import pytest
 from google.rpc import code_pb2
 from grpc import StatusCode
 
-from ib_host.__main__ import IbHost, build_ib_host
+from ib_host.__main__ import build_ib_host
 from ib_host.gateway.connection import GatewayAddress
 from ib_host.gateway.gateway import Gateway
 from ib_host.pacing import UNLIMITED, Pacing
@@ -32,7 +32,7 @@ from shared.instance import Instance
 from shared.marketdata.store import BarStore
 from shared.operations.conversion import timestamp
 from shared.operations.memory_store import MemoryOperationStore
-from shared.process import stop
+from shared.process import Process, stop
 from tests.integration.loads import (
     FROM,
     QUICK,
@@ -73,7 +73,7 @@ class Chain:
 
     simulator: TwsSimulator
     home: Path
-    host: IbHost
+    host: Process
     instance: Instance
     relay: Relay
     front: RunningBackend
@@ -104,7 +104,7 @@ class Chain:
 @contextmanager
 def serving(
     simulator: TwsSimulator, home: Path, instance: Instance, **settings: Any
-) -> Iterator[tuple[IbHost, str]]:
+) -> Iterator[tuple[Process, str]]:
     """Serve an IB host over the simulator; give it with its address."""
     gateway = Gateway(GatewayAddress("127.0.0.1", simulator.port, answer_timeout=PATIENCE))
     provider = IbProvider(
@@ -126,7 +126,7 @@ def serving(
     try:
         yield host, address
     finally:
-        stop(host.server, host.operations, [host.pool], grace=0.0)
+        stop(host.server, host.operations, host.pools, grace=0.0)
         gateway.stop()
 
 

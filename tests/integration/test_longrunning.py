@@ -26,9 +26,7 @@ from ktrdr.training.v1 import training_pb2
 from shared.operations.longrunning_servicer import SERVICE_NAME
 from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.model import PackedResult
-from shared.operations.service import OperationsService
-from shared.process import stop
-from shared.rpc.server import RpcServer
+from shared.process import Process, stop
 from tests.integration.hosted import Hosted, hosted
 from tests.integration.refusals import refused
 from tests.integration.running import (
@@ -534,32 +532,28 @@ def test_a_host_that_is_away_is_named_to_those_who_ask(two: Hosted) -> None:
 
 # ------------------------------------------------------------------ every process
 
-Process = tuple[RpcServer, OperationsService]
-
 
 def training_host(home: Path) -> Process:
     settings = TrainingHostSettings(training_host_address="127.0.0.1:0", home=home)
-    built = build_training_host(settings, new_instance(), MemoryOperationStore(), BARS)
-    return built.server, built.operations
+    return build_training_host(settings, new_instance(), MemoryOperationStore(), BARS)
 
 
 def ib_host(home: Path) -> Process:
     settings = IbHostSettings(ib_host_address="127.0.0.1:0", home=home)
-    built = build_ib_host(settings, new_instance(), MemoryOperationStore(), BARS)
-    return built.server, built.operations
+    return build_ib_host(settings, new_instance(), MemoryOperationStore(), BARS)
 
 
 @pytest.fixture(params=[training_host, ib_host])
 def other(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[grpc.Channel]:
     """One of the processes that are no backend."""
-    server, operations = request.param(tmp_path)
-    address = server.bind()
-    server.start()
+    process = request.param(tmp_path)
+    address = process.server.bind()
+    process.server.start()
     try:
         with grpc.insecure_channel(address) as channel:
             yield channel
     finally:
-        stop(server, operations, [], grace=0.0)
+        stop(process.server, process.operations, process.pools, grace=0.0)
 
 
 def assert_served(channel: grpc.Channel) -> None:
