@@ -12,30 +12,22 @@ stay in `.ktrdr-demo`.
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-ROOT = Path(__file__).resolve().parent.parent
+from backend.program import ROOT, Program, ProgramError, clean_environment
+
 STRATEGY = Path("strategies/momentum_demo.yaml")
 HOME = Path(".ktrdr-demo")
-READY_WITHIN = 60.0
-STOPPED_WITHIN = 15.0
 DATE = "2013-01-28"
 """The first day that the demo shows of what it has loaded."""
-_OTHER_SETTINGS = {"OPERATIONS_CACHE_TTL", "TRAINING_HOST_SERVICE_URL", "IB_HOST_SERVICE_URL"}
-
-
-class DemoError(Exception):
-    """The demo could not be run; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,49 +51,10 @@ def tls_guard(home: Path) -> Guard:
     return Guard(made.mutual_process, made.mutual_client)
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
-    """One of our programs, ready for calls."""
-
-    process: subprocess.Popen[str]
-    address: str
-
-
-@contextmanager
-def running(
-    name: str, home: Path, log: Path, guard: Guard = NOBODY, /, **settings: str
-) -> Iterator[Running]:
-    """Run `python -m {name}` until the end of the block, on a free port unless told otherwise.
-
-    Its files are in `home`; what it logs is added to `log`. Raises DemoError if it
-    does not get ready.
-    """
-    with log.open("a") as stream:
-        process = subprocess.Popen(  # noqa: S603  # our own program
-            [sys.executable, "-m", name],
-            cwd=ROOT,
-            env={
-                **_clean_environment(),
-                "KTRDR_HOME": str(home),
-                f"KTRDR_{name.upper()}_ADDRESS": "127.0.0.1:0",
-                **guard.processes,
-                **settings,
-            },
-            stdout=subprocess.PIPE,
-            stderr=stream,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for the demo, which then stops it in order
-        )
-    try:
-        yield Running(process, _address(process, name, log))
-    finally:
-        _stop(process)
-
-
 @contextmanager
 def running_backend(home: Path, guard: Guard = NOBODY) -> Iterator[str]:
     """Run a backend whose files are in `home`; give its address, stop it at the end."""
-    with running("backend", home, home / "backend.log", guard) as backend:
+    with _started("backend", home, home / "backend.log", guard) as backend:
         yield backend.address
 
 
@@ -109,7 +62,7 @@ def running_backend(home: Path, guard: Guard = NOBODY) -> Iterator[str]:
 def running_on_a_host(home: Path, guard: Guard = NOBODY) -> Iterator[str]:
     """Run a training host, and a backend that trains on it; give the backend's address."""
     log = home / "training_host.log"
-    with running("training_host", home / "training_host", log, guard) as host:
+    with _started("training_host", home / "training_host", log, guard) as host:
         print(f"A training host is running on {host.address}.", flush=True)
         on_host = {"KTRDR_TRAINING_MODE": "host", "TRAINING_HOST_SERVICE_URL": host.address}
         with _backend(home, guard, on_host) as backend:
@@ -123,18 +76,21 @@ def running_on_ib(home: Path, guard: Guard = NOBODY) -> Iterator[str]:
     Give the backend's address.
     """
     simulated = {"KTRDR_IB_GATEWAY": "simulator"}
-    with running("ib_host", home / "ib_host", home / "ib_host.log", guard, **simulated) as host:
+    with _started("ib_host", home / "ib_host", home / "ib_host.log", guard, **simulated) as host:
         print(f"An IB host with a simulated gateway is running on {host.address}.", flush=True)
         on_host = {"KTRDR_DATA_SOURCE": "ib", "IB_HOST_SERVICE_URL": host.address}
         with _backend(home, guard, on_host) as backend:
             yield backend.address
 
 
-def _backend(
-    home: Path, guard: Guard, settings: Mapping[str, str]
-) -> AbstractContextManager[Running]:
+def _backend(home: Path, guard: Guard, settings: Mapping[str, str]) -> Program:
     """A backend whose files are in a folder of its own."""
-    return running("backend", home / "backend", home / "backend.log", guard, **settings)
+    return _started("backend", home / "backend", home / "backend.log", guard, **settings)
+
+
+def _started(name: str, home: Path, log: Path, guard: Guard, /, **settings: str) -> Program:
+    """A program behind its guard; Ctrl-C is for the demo, which then stops it in order."""
+    return Program(name, home, log, {**guard.processes, **settings}, own_session=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,50 +110,13 @@ HOSTS = Kind(running_on_a_host, "Backend and training host have been")
 DATA = Kind(running_on_ib, "Backend and IB host have been", loads=True)
 
 
-def _clean_environment() -> dict[str, str]:
-    """The environment without settings of another ktrdr."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("KTRDR_") and name not in _OTHER_SETTINGS
-    }
-
-
-def _address(process: subprocess.Popen[str], name: str, log: Path) -> str:
-    """Wait for the line that says where the process listens."""
-    if process.stdout is None:
-        raise DemoError(f"{name} has no output to read.")
-    impatience = threading.Timer(READY_WITHIN, process.kill)
-    impatience.start()
-    try:
-        line = process.stdout.readline()
-    finally:
-        impatience.cancel()
-        impatience.join()
-    ready = f"{name} ready on "
-    if not line.startswith(ready):
-        raise DemoError(f"{name} did not start; {log} says why.")
-    return line.removeprefix(ready).strip()
-
-
-def _stop(process: subprocess.Popen[str]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOPPED_WITHIN)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
-
-
 def ktrdr(*arguments: str, address: str, guard: Guard = NOBODY) -> int:
     """Print and run a `ktrdr` command; return its exit code."""
     command = [*arguments, "--backend", address]
     print("$ " + " ".join(["ktrdr", *command]), flush=True)
     program = str(Path(sys.executable).with_name("ktrdr"))
     return subprocess.run(  # noqa: S603  # our own program
-        [program, *command], cwd=ROOT, env={**_clean_environment(), **guard.command}, check=False
+        [program, *command], cwd=ROOT, env={**clean_environment(), **guard.command}, check=False
     ).returncode
 
 
@@ -265,7 +184,7 @@ def main(home: Path | None = None, *, kind: Kind = PLAIN, tls: bool = False) -> 
             )
             code = load(address, guard) if kind.loads else 0
             code = code or train(address, home, guard)
-    except DemoError as error:
+    except ProgramError as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

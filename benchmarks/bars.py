@@ -96,7 +96,7 @@ def _received(stub: MarketDataServiceStub, symbol: str) -> Iterator[bar_pb2.BarC
 def measure_speed(home: Path) -> Mapping[str, Spread]:
     """Time reads of the short series, in one interleaved run."""
     store = _store(home)
-    with _backend(home) as (address, _), grpc.insecure_channel(address) as channel:
+    with program("backend", home) as backend, grpc.insecure_channel(backend.address) as channel:
         stub = MarketDataServiceStub(channel)
         whole = store.read("SHORT", TIMEFRAME, None, None)
         pd.testing.assert_frame_equal(whole, frame_from_chunks(_received(stub, "SHORT")))
@@ -113,13 +113,6 @@ def _read(call: Callable[[], pd.DataFrame]) -> Round:
         assert len(call()) == ROWS
 
     return repeated(read)
-
-
-@contextmanager
-def _backend(home: Path) -> Iterator[tuple[str, int]]:
-    """Run a backend on the home; give its address and process id."""
-    with program("backend", home, KTRDR_BACKEND_ADDRESS="127.0.0.1:0") as running:
-        yield running
 
 
 # ---------------------------------------------------------------------- memory
@@ -145,9 +138,9 @@ def _stream(told: Connection, home: str, symbol: str) -> None:
 
 
 def _peak_of_backend(home: Path, symbol: str) -> int:
-    with _backend(home) as (address, process), grpc.insecure_channel(address) as channel:
+    with program("backend", home) as backend, grpc.insecure_channel(backend.address) as channel:
         assert SERIES[symbol] == _drained(_received(MarketDataServiceStub(channel), symbol))
-        return peak_memory(process)
+        return peak_memory(backend.process.pid)
 
 
 def _drained(chunks: Iterable[bar_pb2.BarChunk]) -> int:

@@ -179,17 +179,16 @@ def _backend_of(number: int) -> Iterator[tuple[grpc.Channel, str]]:
     with ExitStack() as stack:
         home = Path(stack.enter_context(TemporaryDirectory()))
         addresses, _ = stack.enter_context(spawned(_serve_hosts, number))
-        address, _ = stack.enter_context(
+        backend = stack.enter_context(
             program(
                 "backend",
                 home,
-                KTRDR_BACKEND_ADDRESS="127.0.0.1:0",
                 KTRDR_TRAINING_MODE="host",
                 TRAINING_HOST_SERVICE_URL=addresses,
                 OPERATIONS_CACHE_TTL=AT_ONCE,
             )
         )
-        channel = stack.enter_context(grpc.insecure_channel(address))
+        channel = stack.enter_context(grpc.insecure_channel(backend.address))
         start = TrainingServiceStub(channel).StartTraining
         request = training_service_pb2.StartTrainingRequest(
             strategy_yaml=STRATEGY.read_text("utf-8")

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.processes import ROOT
+from backend.program import ROOT
 from benchmarks.rounds import measure, repeated, table
 from benchmarks.targets import Target, exit_code, judged
 

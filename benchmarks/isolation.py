@@ -11,7 +11,6 @@ the cost of the frozen host.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -78,29 +77,26 @@ def stage() -> Iterator[Stage]:
     """Set it all up, and freeze the one host; thaw it at the end, so that it can stop."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(TemporaryDirectory()))
-        frozen, pid = stack.enter_context(
-            program("training_host", home, KTRDR_TRAINING_HOST_ADDRESS="127.0.0.1:0")
-        )
+        frozen = stack.enter_context(program("training_host", home))
         healthy = stack.enter_context(quiet_host(cache_ttl=1.0))
-        address, _ = stack.enter_context(
+        backend = stack.enter_context(
             program(
                 "backend",
                 home,
-                KTRDR_BACKEND_ADDRESS="127.0.0.1:0",
                 KTRDR_TRAINING_MODE="host",
-                TRAINING_HOST_SERVICE_URL=f"{frozen},{healthy.address}",
+                TRAINING_HOST_SERVICE_URL=f"{frozen.address},{healthy.address}",
                 KTRDR_READ_LIMIT=2 * CLIENTS,  # on a busy machine all 40 may be in it at once
             )
         )
-        with grpc.insecure_channel(address) as channel:
+        with grpc.insecure_channel(backend.address) as channel:
             trainings = dict(_start(channel) for _ in range(2))  # each on the least busy host
-        at = {"frozen": frozen, "healthy": healthy.address}
+        at = {"frozen": frozen.address, "healthy": healthy.address}
         assert trainings.keys() == set(at.values()), f"not one on each host: {trainings}"
-        os.kill(pid, signal.SIGSTOP)
+        frozen.process.send_signal(signal.SIGSTOP)
         try:
-            yield Stage(address, **{name: trainings[host] for name, host in at.items()})
+            yield Stage(backend.address, **{name: trainings[host] for name, host in at.items()})
         finally:
-            os.kill(pid, signal.SIGCONT)
+            frozen.process.send_signal(signal.SIGCONT)
 
 
 def _start(channel: grpc.Channel) -> tuple[str, str]:

@@ -136,9 +136,7 @@ def measure_load() -> Mapping[str, Load]:
     """Put a backend that trains under what it bears, and under twice that."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(TemporaryDirectory()))
-        address, _ = stack.enter_context(
-            program("backend", home, KTRDR_BACKEND_ADDRESS="127.0.0.1:0")
-        )
+        address = stack.enter_context(program("backend", home)).address
         channel = stack.enter_context(grpc.insecure_channel(address))
         request = training_service_pb2.StartTrainingRequest(strategy_yaml=long_training())
         operation_id = TrainingServiceStub(channel).StartTraining(request).operation.operation_id

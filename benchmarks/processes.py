@@ -6,11 +6,8 @@ is measured while it shares an interpreter with its caller.
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -21,16 +18,13 @@ from typing import Any
 
 import grpc
 
+from backend.program import ROOT, Program
 from ktrdr.operations.v1 import operations_service_pb2 as pb
 from shared.process import SWITCH_INTERVAL
 
-ROOT = Path(__file__).resolve().parents[1]
 STRATEGY = ROOT / "strategies" / "small.yaml"
 READY_WITHIN = 60.0
 ECHO = "/benchmarks.Echo/Echo"
-_PREFIXES = ("KTRDR_", "OTEL_")
-_OTHER_SETTINGS = {"OPERATIONS_CACHE_TTL", "TRAINING_HOST_SERVICE_URL", "IB_HOST_SERVICE_URL"}
-"""With the prefixes: what a shell may have set for other processes than those measured."""
 
 
 def long_training() -> str:
@@ -40,52 +34,13 @@ def long_training() -> str:
     return text
 
 
-@contextmanager
-def program(module: str, home: Path, **settings: object) -> Iterator[tuple[str, int]]:
-    """Run `python -m module` with its files in `home`; give its address and process id.
+def program(module: str, home: Path, **settings: object) -> Program:
+    """Run `python -m module` with its files in `home`.
 
-    It has these settings and no others, whatever the shell has.
+    It has these settings and no others, whatever the shell has, and traces nothing.
     """
-    with (
-        (home / f"{module}.log").open("w") as log,
-        subprocess.Popen(  # noqa: S603  # our own program
-            [sys.executable, "-m", module],
-            cwd=ROOT,
-            env=environment(KTRDR_HOME=home, **settings),
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        ) as process,
-    ):
-        try:
-            yield _address(process), process.pid
-        finally:
-            process.terminate()
-            try:
-                process.wait(15.0)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def environment(**settings: object) -> dict[str, str]:
-    """This process's environment with these settings in place of its own."""
-    kept = {
-        name: text
-        for name, text in os.environ.items()
-        if not name.startswith(_PREFIXES) and name not in _OTHER_SETTINGS
-    }
-    return kept | {name: str(value) for name, value in settings.items()}
-
-
-def _address(process: subprocess.Popen[str]) -> str:
-    impatience = threading.Timer(READY_WITHIN, process.kill)
-    impatience.start()
-    try:
-        line = process.stdout.readline() if process.stdout else ""
-    finally:
-        impatience.cancel()
-    assert " ready on " in line, "the process did not start; its log says why"
-    return line.rpartition(" ready on ")[2].strip()
+    told = {name: str(value) for name, value in settings.items()}
+    return Program(module, home, home / f"{module}.log", {"OTEL_TRACES_EXPORTER": "none", **told})
 
 
 @contextmanager

@@ -90,24 +90,23 @@ def remote_trainings(cache_ttl: float, **settings: object) -> Iterator[Remote]:
     with ExitStack() as stack:
         home = Path(stack.enter_context(TemporaryDirectory()))
         host = stack.enter_context(quiet_host(cache_ttl))
-        address, _ = stack.enter_context(
+        backend = stack.enter_context(
             program(
                 "backend",
                 home,
-                KTRDR_BACKEND_ADDRESS="127.0.0.1:0",
                 KTRDR_TRAINING_MODE="host",
                 TRAINING_HOST_SERVICE_URL=host.address,
                 OPERATIONS_CACHE_TTL=cache_ttl,
                 **settings,
             )
         )
-        with grpc.insecure_channel(address) as channel:
+        with grpc.insecure_channel(backend.address) as channel:
             request = training_service_pb2.StartTrainingRequest(
                 strategy_yaml=STRATEGY.read_text("utf-8")
             )
             start = TrainingServiceStub(channel).StartTraining
             resting, moving = (start(request).operation.operation_id for _ in range(2))
-        yield Remote(address, resting, moving, host)
+        yield Remote(backend.address, resting, moving, host)
 
 
 def measure_calls() -> Mapping[str, Spread]:

@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 from ktrdr.operations.v1 import operation_pb2
-from tests.support.processes import TERMINAL, KtrdrProcess, ktrdr_process
+from tests.support.processes import TERMINAL, KtrdrProcess
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -63,7 +63,7 @@ def found(process: KtrdrProcess, operation_id: str) -> operation_pb2.Operation |
 def home_with_a_past(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home of a backend that has completed a load."""
     home = tmp_path_factory.mktemp("past")
-    with ktrdr_process("backend", home) as backend:
+    with KtrdrProcess("backend", home) as backend:
         assert COMPLETED == backend.ended(backend.start_load("past").operation_id).status
     return home
 
@@ -75,12 +75,12 @@ def test_a_backend_killed_at_any_write_of_its_own_work_knows_what_became_of_it(
     for number in count(1):
         home = tmp_path / str(number)
         shutil.copytree(home_with_a_past, home)
-        with ktrdr_process("backend", home, crash=(number, when)) as crashing:
+        with KtrdrProcess("backend", home, crash=(number, when)) as crashing:
             crashed, seen = crashed_during(crashing, "cut-off")
             if not crashed:
                 break  # it makes fewer writes
             crashing.process.wait(20)
-        with ktrdr_process("backend", home) as backend:
+        with KtrdrProcess("backend", home) as backend:
             assert (0, 0) == (backend.listed().active_count, len(_open(backend)))
             kept = found(backend, "op_data_cut-off")
             if seen is not None and seen.status in TERMINAL:
@@ -109,7 +109,7 @@ def test_a_backend_killed_at_any_write_of_its_own_work_knows_what_became_of_it(
 
 @pytest.fixture(scope="module")
 def ib_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KtrdrProcess]:
-    with ktrdr_process("ib_host", tmp_path_factory.mktemp("host"), **SIMULATED) as host:
+    with KtrdrProcess("ib_host", tmp_path_factory.mktemp("host"), **SIMULATED) as host:
         yield host
 
 
@@ -122,13 +122,13 @@ def test_a_backend_killed_at_any_write_finds_its_hosts_work_again(
 ) -> None:
     for number in count(1):
         home, request_id = tmp_path / str(number), f"front-{number}"
-        with ktrdr_process(
+        with KtrdrProcess(
             "backend", home, crash=(number, "after"), **front_of(ib_host)
         ) as crashing:
             if not crashed_during(crashing, request_id)[0]:
                 break
             crashing.process.wait(20)
-        with ktrdr_process("backend", home, **front_of(ib_host)) as backend:
+        with KtrdrProcess("backend", home, **front_of(ib_host)) as backend:
             operation_id = f"op_data_{request_id}"
             ended = backend.ended(operation_id)
             kept = found(backend, operation_id)
@@ -152,14 +152,14 @@ def test_a_host_killed_at_any_write_tells_after_its_restart_what_became_of_its_w
 ) -> None:
     for number in count(1):
         home, operation_id = tmp_path / f"host-{number}", "op_data_cut-off"
-        with ktrdr_process("ib_host", home, crash=(number, "after"), **SIMULATED) as crashing:
+        with KtrdrProcess("ib_host", home, crash=(number, "after"), **SIMULATED) as crashing:
             address = crashing.address
-            front = ktrdr_process("backend", tmp_path / f"b-{number}", **front_of(crashing))
+            front = KtrdrProcess("backend", tmp_path / f"b-{number}", **front_of(crashing))
             with front as backend:
                 if not crashed_during(backend, "cut-off")[0]:
                     break
                 crashing.process.wait(20)
-                with ktrdr_process(
+                with KtrdrProcess(
                     "ib_host", home, **SIMULATED, KTRDR_IB_HOST_ADDRESS=address
                 ) as host:
                     kept = found(backend, operation_id)

@@ -13,7 +13,7 @@ from ktrdr.operations.v1 import operations_service_pb2 as pb
 from ktrdr.training.v1 import training_service_pb2 as training_pb
 from ktrdr.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from tests.support.eventually import eventually
-from tests.support.processes import CALL, KtrdrProcess, ktrdr_process
+from tests.support.processes import CALL, KtrdrProcess
 from tests.support.programs import SMALL
 
 pytestmark = pytest.mark.slow
@@ -51,7 +51,7 @@ def fill_disk(process: KtrdrProcess, state: Path) -> None:
 
 
 def test_a_full_disk_stops_no_training_and_heals_by_itself(tmp_path: Path) -> None:
-    with ktrdr_process("backend", tmp_path, OPERATIONS_CACHE_TTL="0.1") as backend:
+    with KtrdrProcess("backend", tmp_path, OPERATIONS_CACHE_TTL="0.1") as backend:
         operation_id = train(backend, "endless")
         eventually(lambda: best_known(backend, operation_id).metrics_count > 0, within=60)
         fill_disk(backend, tmp_path / "state")

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.demo import running
-from tests.e2e.test_host_process import frozen, kill, start
+from tests.e2e.test_host_process import frozen, start
+from tests.support.processes import KtrdrProcess
 from tests.support.programs import Programs
 
 DOCTOR = ("operations", "doctor")
@@ -28,10 +28,9 @@ def test_without_a_backend_the_exit_code_is_4() -> None:
 
 @pytest.mark.slow
 def test_a_host_that_trains_freezes_and_dies_is_told_as_what_it_is(tmp_path: Path) -> None:
-    with running("training_host", tmp_path / "host", tmp_path / "host.log") as host:
+    with KtrdrProcess("training_host", tmp_path / "host") as host:
         on_host = {"KTRDR_TRAINING_MODE": "host", "TRAINING_HOST_SERVICE_URL": host.address}
-        log = tmp_path / "backend.log"
-        with running("backend", tmp_path / "backend", log, **on_host) as backend:
+        with KtrdrProcess("backend", tmp_path / "backend", crash=None, **on_host) as backend:
             programs = Programs(backend.address)
             operation_id = start(programs, "long")
 
@@ -51,7 +50,7 @@ def test_a_host_that_trains_freezes_and_dies_is_told_as_what_it_is(tmp_path: Pat
             assert host.address == found["host"]["address"]
 
             assert 0 == programs.ktrdr(*DOCTOR, "--quiet").returncode
-            kill(host.process)
+            host.kill()
             gone = programs.ktrdr(*DOCTOR)
             assert 1 == gone.returncode
             assert f"  Start the host at {host.address}; if it runs, see its log." in gone.stdout

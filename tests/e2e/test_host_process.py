@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from backend.demo import Running, running
+from backend.program import Program
 from tests.support.eventually import eventually
 from tests.support.programs import ROOT, SMALL, Programs
 
@@ -36,32 +36,33 @@ class Processes:
     def __init__(self, home: Path, started: ExitStack) -> None:
         self._home = home
         self._started = started
-        self.hosts: list[Running] = []
+        self.hosts: list[Program] = []
 
-    def start_host(self, name: str = "host", address: str = "127.0.0.1:0") -> Running:
+    def start_host(self, name: str = "host", address: str = "127.0.0.1:0") -> Program:
         """Start a training host whose state is that of earlier ones of this name."""
         host = self._started.enter_context(
-            running(
+            Program(
                 "training_host",
                 self._home / name,
                 self.log(name),
-                KTRDR_TRAINING_HOST_ADDRESS=address,
-                KTRDR_SHUTDOWN_GRACE="0.2",
+                {"KTRDR_TRAINING_HOST_ADDRESS": address, "KTRDR_SHUTDOWN_GRACE": "0.2"},
             )
         )
         self.hosts.append(host)
         return host
 
-    def start_backend(self, **settings: str) -> Running:
+    def start_backend(self, **settings: str) -> Program:
         """Start the backend over the hosts that there are."""
         return self._started.enter_context(
-            running(
+            Program(
                 "backend",
                 self._home / "backend",
                 self.log("backend"),
-                KTRDR_TRAINING_MODE="host",
-                TRAINING_HOST_SERVICE_URL=",".join(host.address for host in self.hosts),
-                **settings,
+                {
+                    "KTRDR_TRAINING_MODE": "host",
+                    "TRAINING_HOST_SERVICE_URL": ",".join(host.address for host in self.hosts),
+                    **settings,
+                },
             )
         )
 
@@ -84,11 +85,6 @@ def frozen(process: subprocess.Popen[str]) -> Iterator[None]:
         yield
     finally:
         process.send_signal(signal.SIGCONT)
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    process.kill()
-    process.wait()
 
 
 def start(programs: Programs, request_id: str, *, epochs: int = LONG) -> str:
@@ -125,7 +121,7 @@ def test_of_a_killed_host_the_last_known_state_is_told_and_after_its_restart_the
     host = processes.start_host()
     programs = Programs(processes.start_backend().address)
     operation_id = start(programs, "killed")
-    kill(host.process)
+    host.kill()
     asked_at = monotonic()
     eventually(lambda: refresh_error(look(programs, operation_id)) == "HOST_UNREACHABLE")
     known = look(programs, operation_id)
@@ -166,7 +162,7 @@ def test_what_ran_on_a_host_that_comes_back_without_its_records_is_lost(
     programs = Programs(processes.start_backend().address)
     operation_id = start(programs, "lost")
     known = look(programs, operation_id)
-    kill(host.process)
+    host.kill()
     for file in (tmp_path / "host" / "state").glob("training_host.db*"):
         file.unlink()
     processes.start_host(address=host.address)
@@ -185,7 +181,7 @@ def test_a_backend_that_was_killed_shows_its_hosts_training_running_on(
     programs = Programs(backend.address)
     operation_id = start(programs, "outlives", epochs=300)
     before = look(programs, operation_id)
-    kill(backend.process)
+    backend.kill()
     programs = Programs(processes.start_backend().address)
     after = look(programs, operation_id)
     again = programs.ktrdr(
@@ -214,7 +210,7 @@ def test_a_host_that_was_killed_after_its_work_tells_how_it_ended(processes: Pro
     assert 0 == done.returncode, done.stderr
     ended = "Completed operation host_training_op_training_unasked with results"
     eventually(lambda: ended in processes.log("host").read_text(), within=60)
-    kill(host.process)
+    host.kill()
     processes.start_host(address=host.address)
     told = look(programs, "op_training_unasked")
 

@@ -6,55 +6,30 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.support.processes import KtrdrProcess
 from tests.support.programs import ROOT, SMALL, Programs
 
 TRAIN = ("models", "train", "--strategy", str(SMALL), "--symbols", "IBM", "--timeframes", "1d")
-
-
-@contextmanager
-def backend(home: Path, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A backend of one test's own; its process and address."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "backend"],
-        cwd=ROOT,
-        env={
-            **os.environ,
-            "KTRDR_HOME": str(home),
-            "KTRDR_BACKEND_ADDRESS": "127.0.0.1:0",
-            **settings,
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stdout is not None
-        yield process, process.stdout.readline().removeprefix("backend ready on ").strip()
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.communicate()
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_a_backend_told_to_stop_ends_its_work_and_exits_0(
     how: signal.Signals, tmp_path: Path
 ) -> None:
-    with backend(tmp_path, KTRDR_SHUTDOWN_GRACE="0.2") as (process, address):
-        programs = Programs(address)
+    with KtrdrProcess("backend", tmp_path, KTRDR_SHUTDOWN_GRACE="0.2") as backend:
+        programs = Programs(backend.address)
         programs.ktrdr(
             *(*TRAIN, "--set", "model.training.epochs=10000", "--detach", "--request-id", "x")
         )
-        process.send_signal(how)
-        _, log = process.communicate(timeout=30)
+        backend.process.send_signal(how)
+        code = backend.process.wait(30)
 
-    assert 0 == process.returncode
+    assert 0 == code
+    log = backend.log.read_text()
     assert "op_training_x ended FAILED: PROCESS_STOPPED" in log
     assert "Traceback" not in log
 
@@ -62,11 +37,11 @@ def test_a_backend_told_to_stop_ends_its_work_and_exits_0(
 def test_a_watcher_sees_how_its_operation_ended_when_the_backend_was_stopped(
     tmp_path: Path,
 ) -> None:
-    with backend(tmp_path, KTRDR_SHUTDOWN_GRACE="0.2") as (process, address):
+    with KtrdrProcess("backend", tmp_path, KTRDR_SHUTDOWN_GRACE="0.2") as backend:
         watch = subprocess.Popen(
             [
                 *Programs.command("ktrdr"),
-                *(*TRAIN, "--set", "model.training.epochs=10000", "--backend", address),
+                *(*TRAIN, "--set", "model.training.epochs=10000", "--backend", backend.address),
             ],
             cwd=ROOT,
             stdout=subprocess.PIPE,
@@ -77,7 +52,7 @@ def test_a_watcher_sees_how_its_operation_ended_when_the_backend_was_stopped(
         for line in watch.stdout:
             if "1/10000" in line:
                 break
-        process.send_signal(signal.SIGTERM)
+        backend.process.send_signal(signal.SIGTERM)
         output, _ = watch.communicate(timeout=30)
 
     assert 1 == watch.returncode
@@ -85,11 +60,10 @@ def test_a_watcher_sees_how_its_operation_ended_when_the_backend_was_stopped(
 
 
 def test_a_watcher_of_a_killed_backend_ends_with_exit_code_4(tmp_path: Path) -> None:
-    with backend(tmp_path) as (process, address):
-        programs = Programs(address)
+    with KtrdrProcess("backend", tmp_path) as backend:
+        programs = Programs(backend.address)
         programs.ktrdr(*TRAIN, "--detach", "--request-id", "x")
-        process.kill()
-        process.wait()
+        backend.kill()
         done = programs.ktrdr("operations", "get", "op_training_x")
 
     assert 4 == done.returncode
@@ -97,13 +71,13 @@ def test_a_watcher_of_a_killed_backend_ends_with_exit_code_4(tmp_path: Path) -> 
 
 
 def test_a_second_backend_on_the_same_port_is_refused_with_a_sentence(tmp_path: Path) -> None:
-    with backend(tmp_path) as (_, address):
+    with KtrdrProcess("backend", tmp_path / "first") as backend:
         done = subprocess.run(
             [sys.executable, "-m", "backend"],
             cwd=ROOT,
             env={
                 **os.environ,
-                "KTRDR_BACKEND_ADDRESS": address,
+                "KTRDR_BACKEND_ADDRESS": backend.address,
                 "KTRDR_HOME": str(tmp_path / "second"),
             },
             capture_output=True,
@@ -113,7 +87,7 @@ def test_a_second_backend_on_the_same_port_is_refused_with_a_sentence(tmp_path: 
         )
 
     assert 2 == done.returncode
-    assert f"Cannot listen on {address}" in done.stderr
+    assert f"Cannot listen on {backend.address}" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -141,10 +115,10 @@ def test_bad_settings_stop_the_start_with_each_name_and_the_mend() -> None:
 
 def test_a_signal_is_not_lost_if_another_thread_gets_it_first(tmp_path: Path) -> None:
     """After SIGSTOP it is often not the main thread that a signal finds."""
-    with backend(tmp_path) as (process, address):
-        assert 0 == Programs(address).ktrdr("health").returncode  # so it waits by now
+    with KtrdrProcess("backend", tmp_path) as backend:
+        assert 0 == Programs(backend.address).ktrdr("health").returncode  # so it waits by now
         for number in (signal.SIGSTOP, signal.SIGCONT, signal.SIGTERM):
-            process.send_signal(number)
-        process.communicate(timeout=30)
+            backend.process.send_signal(number)
+        code = backend.process.wait(30)
 
-    assert 0 == process.returncode
+    assert 0 == code

@@ -21,7 +21,7 @@ import yaml
 
 from tests.support.dashboard import queries
 from tests.support.eventually import eventually
-from tests.support.processes import KtrdrProcess, ktrdr_process
+from tests.support.processes import KtrdrProcess
 from tests.support.programs import ROOT
 from tests.support.scraping import url_in
 
@@ -85,7 +85,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
     binary, home, port = program("prometheus"), tmp_path_factory.mktemp("prometheus"), free_port()
     with ExitStack() as stack:
         backend = stack.enter_context(
-            ktrdr_process("backend", home / "backend", KTRDR_METRICS_PORT="0")
+            KtrdrProcess("backend", home / "backend", KTRDR_METRICS_PORT="0")
         )
         target = url_in(backend.log.read_text()).removeprefix("http://").removesuffix("/metrics")
         log = stack.enter_context((home / "log").open("w"))

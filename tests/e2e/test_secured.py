@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from backend.demo import Guard, running
 from backend.dev_certs import DevCerts, make_dev_certs
+from backend.program import Program
 from tests.support.certificates import PAST, Authority
 from tests.support.programs import ROOT, Programs, processes_with_home
 
@@ -28,8 +28,8 @@ def certs(tmp_path_factory: pytest.TempPathFactory) -> DevCerts:
 def address(certs: DevCerts, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A backend that listens to every machine, and asks for certificates and tokens."""
     home = tmp_path_factory.mktemp("home")
-    guard, everywhere = Guard(certs.mutual_process), {"KTRDR_BACKEND_ADDRESS": "0.0.0.0:0"}
-    with running("backend", home, home / "backend.log", guard, **everywhere) as backend:
+    variables = {**certs.mutual_process, "KTRDR_BACKEND_ADDRESS": "0.0.0.0:0"}
+    with Program("backend", home, home / "backend.log", variables) as backend:
         yield backend.address.replace("0.0.0.0", "127.0.0.1")  # noqa: S104  # who is called
         log = (home / "backend.log").read_text()
         assert "KTRDR_INSECURE" not in log
@@ -151,7 +151,7 @@ def test_no_process_starts_with_a_certificate_that_has_expired(
 def test_who_says_that_it_is_insecure_is_believed_and_warned(process: str, tmp_path: Path) -> None:
     variables = {f"KTRDR_{process.upper()}_ADDRESS": "0.0.0.0:0", "KTRDR_INSECURE": "1"}
     log = tmp_path / "log"
-    with running(process, tmp_path / "home", log, **variables) as started:
+    with Program(process, tmp_path / "home", log, variables) as started:
         assert started.address.startswith("0.0.0.0:")
     assert "KTRDR_INSECURE: whoever reaches 0.0.0.0:0 is let in" in log.read_text()
 

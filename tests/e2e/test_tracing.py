@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.collector import CollectedSpan, Collector, collecting
-from tests.support.processes import ktrdr_process
+from tests.support.processes import KtrdrProcess
 from tests.support.programs import ROOT, SMALL, Programs
 
 pytestmark = pytest.mark.slow
@@ -64,10 +64,10 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Traced]:
         with ExitStack() as stack:
             settings = traces_to(collector)
             host = stack.enter_context(
-                ktrdr_process("training_host", home / "host", crash=None, **settings)
+                KtrdrProcess("training_host", home / "host", crash=None, **settings)
             )
             backend = stack.enter_context(
-                ktrdr_process(
+                KtrdrProcess(
                     "backend",
                     home / "backend",
                     crash=None,

@@ -11,7 +11,7 @@ from ktrdr.operations.v1 import operation_pb2
 from tests.e2e.test_disk_full import best_known, train
 from tests.support.eventually import eventually
 from tests.support.postgres import PostgresServer
-from tests.support.processes import KtrdrProcess, ktrdr_process
+from tests.support.processes import KtrdrProcess
 
 pytestmark = pytest.mark.slow
 
@@ -27,8 +27,8 @@ def test_the_other_backend_tells_that_the_owner_is_gone_and_later_that_it_was_re
         "KTRDR_STATE_URL": postgres.new_database(),
         "OPERATIONS_CACHE_TTL": "0.1",
     }
-    with ktrdr_process("backend", tmp_path / "b", **shared) as other:
-        with ktrdr_process("backend", tmp_path / "a", **shared) as owner:
+    with KtrdrProcess("backend", tmp_path / "b", **shared) as other:
+        with KtrdrProcess("backend", tmp_path / "a", **shared) as owner:
             operation_id = train(owner, "endless")
             eventually(lambda: other.look(operation_id).operation.metrics_count > 2, within=60)
             loaded = other.start_load("theirs").operation_id
@@ -36,7 +36,7 @@ def test_the_other_backend_tells_that_the_owner_is_gone_and_later_that_it_was_re
             owner.kill()
             eventually(lambda: refusal(other, operation_id) == "HOST_UNREACHABLE")
             left = best_known(other, operation_id)
-        with ktrdr_process("backend", tmp_path / "a", **shared) as owner:
+        with KtrdrProcess("backend", tmp_path / "a", **shared) as owner:
             eventually(lambda: best_known(other, operation_id).error.reason == "PROCESS_RESTARTED")
             kept = other.look(operation_id).metrics
 

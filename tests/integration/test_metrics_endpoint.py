@@ -17,7 +17,7 @@ from ktrdr.operations.v1 import operations_service_pb2 as pb
 from ktrdr.training.v1 import training_service_pb2
 from ktrdr.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from tests.support.eventually import eventually
-from tests.support.processes import KtrdrProcess, ktrdr_process
+from tests.support.processes import KtrdrProcess
 from tests.support.programs import ROOT, SMALL
 from tests.support.scraping import Exposed, documented, scrape, url_in
 
@@ -50,10 +50,10 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     with ExitStack() as stack:
         home = tmp_path_factory.mktemp("metrics")
         host = stack.enter_context(
-            ktrdr_process("training_host", home / "host", KTRDR_METRICS_PORT="0")
+            KtrdrProcess("training_host", home / "host", KTRDR_METRICS_PORT="0")
         )
         backend = stack.enter_context(
-            ktrdr_process(
+            KtrdrProcess(
                 "backend",
                 home / "backend",
                 KTRDR_TRAINING_MODE="host",
@@ -148,7 +148,7 @@ def test_workers_and_their_queue_are_exposed(pair: Pair) -> None:
 
 
 def test_a_process_exposes_nothing_unless_told_to(tmp_path: Path) -> None:
-    with ktrdr_process("backend", tmp_path) as backend:
+    with KtrdrProcess("backend", tmp_path) as backend:
         assert "Metrics on" not in backend.log.read_text()
 
 
@@ -175,9 +175,9 @@ def test_a_port_that_is_taken_stops_the_start_with_the_mend(tmp_path: Path) -> N
 
 def test_what_is_away_is_told_until_it_is_back(tmp_path: Path) -> None:
     with ExitStack() as stack:
-        host = stack.enter_context(ktrdr_process("training_host", tmp_path / "host"))
+        host = stack.enter_context(KtrdrProcess("training_host", tmp_path / "host"))
         backend = stack.enter_context(
-            ktrdr_process(
+            KtrdrProcess(
                 "backend",
                 tmp_path / "backend",
                 KTRDR_TRAINING_MODE="host",
@@ -198,7 +198,7 @@ def test_what_is_away_is_told_until_it_is_back(tmp_path: Path) -> None:
         assert 1 == Watched(backend).scrape().value("ktrdr_targets_unreachable")
         assert 1 == backend.log.read_text().count(f"{host.address} does not answer: ")
         again = stack.enter_context(
-            ktrdr_process(
+            KtrdrProcess(
                 "training_host", tmp_path / "host", KTRDR_TRAINING_HOST_ADDRESS=host.address
             )
         )

@@ -19,7 +19,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import (
     ProtoReflectionDescriptorDatabase,
 )
 
-from backend.demo import Running, running
+from backend.program import Program
 from ktrdr.operations.v1 import operations_service_pb2 as pb
 from ktrdr.operations.v1 import operations_service_pb2_grpc
 from tests.support.eventually import eventually
@@ -107,10 +107,10 @@ def fuzz_targets(home: Path) -> Iterator[Sequence[Target]]:
 
         def start(kind: str, name: str, **settings: str) -> Future[Target]:
             log = home / f"{kind}.log"
-            entered = running(name, home / kind, log, **FEW, **settings)
-            return starters.submit(lambda: target(kind, log, stack.enter_context(entered)))
+            return starters.submit(target, kind, name, log, {**FEW, **settings})
 
-        def target(kind: str, log: Path, process: Running) -> Target:
+        def target(kind: str, name: str, log: Path, settings: Mapping[str, str]) -> Target:
+            process = stack.enter_context(Program(name, home / kind, log, settings))
             channel = stack.enter_context(grpc.insecure_channel(process.address))
             return Target(kind, process.process.pid, process.address, channel, log)
 

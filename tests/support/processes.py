@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from pathlib import Path
-from threading import Timer
 
 import grpc
 
+from backend.program import Program, ProgramError
 from ktrdr.marketdata.v1 import market_data_service_pb2 as data_pb
 from ktrdr.marketdata.v1.market_data_service_pb2_grpc import MarketDataServiceStub
 from ktrdr.operations.v1 import operation_pb2
 from ktrdr.operations.v1 import operations_service_pb2 as pb
 from ktrdr.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
-from tests.support.programs import ROOT
 
-READY_WITHIN = 60.0
 CALL = 10.0
 """Seconds that a call may take."""
 TERMINAL = {
@@ -29,69 +23,33 @@ TERMINAL = {
 }
 
 
-class KtrdrProcess:
+class KtrdrProcess(Program):
     """One process with its files in `home`; `crash` is (number, when) of its own death."""
 
     def __init__(
         self, name: str, home: Path, *, crash: tuple[int, str] | None = None, **settings: str
     ) -> None:
         home.mkdir(parents=True, exist_ok=True)
-        self.log = home / f"{name}.log"
-        module = [name] if crash is None else ["tests.support.crashing", name, *map(str, crash)]
-        address = {f"KTRDR_{name.upper()}_ADDRESS": "127.0.0.1:0"}
-        with self.log.open("a") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *module],
-                cwd=ROOT,
-                env={**os.environ, "KTRDR_HOME": str(home), **address, **settings},
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
+        log = home / f"{name}.log"
+        crashing = () if crash is None else ("tests.support.crashing", name, *map(str, crash))
         try:
-            self.address = self._ready(name)
-        except BaseException:  # nobody else knows of it yet
-            self.kill()
-            self._close_output()
+            super().__init__(name, home, log, settings, command=crashing)
+        except ProgramError as error:
+            error.add_note(log.read_text())
             raise
         self.channel = grpc.insecure_channel(self.address)
         self.operations = OperationsServiceStub(self.channel)
         self.data = MarketDataServiceStub(self.channel)
-
-    def _ready(self, name: str) -> str:
-        assert self.process.stdout is not None
-        impatience = Timer(READY_WITHIN, self.process.kill)
-        impatience.start()
-        try:
-            line = self.process.stdout.readline()
-        finally:
-            impatience.cancel()
-            impatience.join()
-        assert line.startswith(f"{name} ready on "), self.log.read_text()
-        return line.split()[-1]
 
     @property
     def alive(self) -> bool:
         """Whether it has not ended."""
         return self.process.poll() is None
 
-    def kill(self) -> None:
-        """End it as a power cut does."""
-        self.process.kill()
-        self.process.wait()
-
     def end(self) -> None:
         """Stop it in order and give everything back."""
         self.channel.close()
-        self.process.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(20)
-        self.kill()
-        self._close_output()
-
-    def _close_output(self) -> None:
-        assert self.process.stdout is not None
-        self.process.stdout.close()
+        super().end()
 
     # ------------------------------------------------------------------- calls
 
@@ -132,15 +90,3 @@ class KtrdrProcess:
         request = pb.ListOperationsRequest(active_only=active_only, page_size=500)
         page: pb.ListOperationsResponse = self.operations.ListOperations(request, timeout=CALL)
         return page
-
-
-@contextmanager
-def ktrdr_process(
-    name: str, home: Path, *, crash: tuple[int, str] | None = None, **settings: str
-) -> Iterator[KtrdrProcess]:
-    """Run a process until the end of the block, if it lives that long."""
-    process = KtrdrProcess(name, home, crash=crash, **settings)
-    try:
-        yield process
-    finally:
-        process.end()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import environment, long_training, peak_memory, spawned
+from benchmarks.processes import long_training, peak_memory, spawned
 from shared.training.strategy import load_strategy
 
 BALLAST = 256 << 20
@@ -43,25 +43,6 @@ def test_a_process_that_sends_nothing_is_noticed_at_its_end() -> None:
 def test_a_process_that_has_ended_is_not_waited_for() -> None:
     with spawned(_break) as (_, told), pytest.raises(EOFError):
         told.recv()
-
-
-def test_settings_of_the_shell_do_not_reach_what_is_measured(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(
-        os,
-        "environ",
-        {
-            "PATH": "/bin",
-            "KTRDR_READ_LIMIT": "1",
-            "OPERATIONS_CACHE_TTL": "9",
-            "TRAINING_HOST_SERVICE_URL": "elsewhere:1",
-            "IB_HOST_SERVICE_URL": "elsewhere:2",
-            "OTEL_TRACES_EXPORTER": "otlp",
-        },
-    )
-
-    assert {"PATH": "/bin", "KTRDR_HOME": "here"} == environment(KTRDR_HOME=Path("here"))
 
 
 def test_a_long_training_is_the_small_one_with_more_epochs() -> None:
