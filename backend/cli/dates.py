@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from ktrdr.marketdata.v1.market_data_service_pb2 import ReadBarsRequest, StartDataLoadRequest
+    from ktrdr.training.v1.training_service_pb2 import StartTrainingRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +19,15 @@ class Period:
 
     start: datetime | None = None
     end: datetime | None = None
+
+    def put_into(
+        self, request: StartTrainingRequest | StartDataLoadRequest | ReadBarsRequest
+    ) -> None:
+        """Set what is not open in a request."""
+        if self.start:
+            request.start_time.FromDatetime(self.start)
+        if self.end:
+            request.end_time.FromDatetime(self.end)
 
 
 def parse_period(start_date: str | None, end_date: str | None) -> Period:

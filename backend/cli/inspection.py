@@ -10,7 +10,7 @@ from backend.cli.console import counted, note, stdout_console
 from backend.cli.displays import print_metrics_table, why_stale
 from backend.cli.documents import print_document
 from backend.cli.metric_rows import write_csv
-from backend.cli.options import Format, MetricsFormat
+from backend.cli.options import Format, RowsFormat
 from backend.cli.table_layout import print_table
 from backend.cli.tables import operations_table, print_operation
 from ktrdr.operations.v1 import operation_pb2, operations_service_pb2
@@ -66,15 +66,15 @@ def get_operation(
         print_operation(stdout_console(), operation)
 
 
-def print_metrics(address: str, operation_id: str, cursor: int, output: MetricsFormat) -> None:
+def print_metrics(address: str, operation_id: str, cursor: int, output: RowsFormat) -> None:
     """Print the metrics of an operation from the cursor on, all pages."""
     with Backend(address) as backend:
         found = backend.get_metrics(operation_id, cursor)
-    if found.freshness.HasField("refresh_error") and output is not MetricsFormat.JSON:
+    if found.freshness.HasField("refresh_error") and output is not RowsFormat.JSON:
         note(f"As last known: {found.freshness.refresh_error.message}")
-    if output is MetricsFormat.JSON:
+    if output is RowsFormat.JSON:
         print_document(found)
-    elif output is MetricsFormat.CSV:
+    elif output is RowsFormat.CSV:
         write_csv(found.metrics, sys.stdout)
     elif found.metrics:
         print_metrics_table(stdout_console(), found.metrics)

@@ -61,8 +61,5 @@ def build_request(order: Order) -> market_data_service_pb2.StartDataLoadRequest:
         timeframe=order.timeframe,
         mode=market_data_service_pb2.LoadMode.Value(f"LOAD_MODE_{order.mode}"),
     )
-    if order.period.start:
-        request.start_time.FromDatetime(order.period.start)
-    if order.period.end:
-        request.end_time.FromDatetime(order.period.end)
+    order.period.put_into(request)
     return request

@@ -23,16 +23,8 @@ class Format(Enum):
     JSON = "json"
 
 
-class MetricsFormat(Enum):
-    """How to print metrics."""
-
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
-
-
-class BarsFormat(Enum):
-    """How to print bars."""
+class RowsFormat(Enum):
+    """How to print what is a row each: metrics, or bars."""
 
     TABLE = "table"
     JSON = "json"
@@ -67,6 +59,28 @@ FormatOption = Annotated[
     typer.Option(
         "--format", help="A table for people, or one JSON document on stdout.", case_sensitive=False
     ),
+]
+RowsFormatOption = Annotated[
+    RowsFormat,
+    typer.Option("--format", case_sensitive=False, help="A table, one JSON document, or CSV."),
+]
+StartDateOption = Annotated[
+    str | None,
+    typer.Option(metavar="YYYY-MM-DD", help="First day, UTC. Default: the first there is."),
+]
+EndDateOption = Annotated[
+    str | None,
+    typer.Option(metavar="YYYY-MM-DD", help="Last day, UTC, included. Default: the last there is."),
+]
+RequestIdOption = Annotated[
+    str,
+    typer.Option(
+        metavar="ID",
+        help="Names the request: the same one again starts nothing twice. Default: made up.",
+    ),
+]
+DetachOption = Annotated[
+    bool, typer.Option("--detach", help="Do not watch; print the operation and leave.")
 ]
 SetOption = Annotated[
     list[str] | None,

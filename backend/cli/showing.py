@@ -19,7 +19,7 @@ from backend.cli.documents import print_document
 from backend.cli.failures import CommandError, RpcFailedError
 from backend.cli.figures import day
 from backend.cli.market_data import MarketDataBackend
-from backend.cli.options import BarsFormat, Format, backend_argument
+from backend.cli.options import Format, RowsFormat, backend_argument
 from backend.cli.starting import in_options
 from backend.cli.table_layout import print_table
 from ktrdr.marketdata.v1 import bar_pb2, market_data_service_pb2
@@ -50,10 +50,10 @@ class Wanted:
 
 
 def show_bars(
-    wanted: Wanted, address: str, output: BarsFormat, *, chart: bool, plot: Path | None
+    wanted: Wanted, address: str, output: RowsFormat, *, chart: bool, plot: Path | None
 ) -> None:
     """Print bars, or draw them, and save their picture if there is a place for it."""
-    in_table = output is BarsFormat.TABLE and not chart
+    in_table = output is RowsFormat.TABLE and not chart
     # One more than is shown tells whether there are more.
     shortened = in_table and plot is None
     bars = _read(wanted, address, wanted.limit or (_TABLE_ROWS + 1 if shortened else 0))
@@ -62,7 +62,7 @@ def show_bars(
     elif chart:
         _print_chart(bars)
     else:
-        (write_csv if output is BarsFormat.CSV else write_json)(bars, sys.stdout)
+        (write_csv if output is RowsFormat.CSV else write_json)(bars, sys.stdout)
     if plot is not None:
         _save(plot, bars)
 
@@ -88,10 +88,7 @@ def _read(wanted: Wanted, address: str, limit: int) -> Bars:
     request = market_data_service_pb2.ReadBarsRequest(
         symbol=wanted.symbol, timeframe=wanted.timeframe, limit=limit
     )
-    if wanted.period.start:
-        request.start_time.FromDatetime(wanted.period.start)
-    if wanted.period.end:
-        request.end_time.FromDatetime(wanted.period.end)
+    wanted.period.put_into(request)
     with MarketDataBackend(address) as backend:
         try:
             chunks = backend.read_bars(request)

@@ -73,8 +73,5 @@ def build_request(order: Order) -> training_service_pb2.StartTrainingRequest:
         seed=order.seed,
         overrides=dict(order.overrides),
     )
-    if order.period.start:
-        request.start_time.FromDatetime(order.period.start)
-    if order.period.end:
-        request.end_time.FromDatetime(order.period.end)
+    order.period.put_into(request)
     return request

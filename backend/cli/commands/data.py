@@ -12,9 +12,14 @@ from backend.cli.dates import parse_period
 from backend.cli.options import (
     MAX_INT64,
     BackendOption,
-    BarsFormat,
+    DetachOption,
+    EndDateOption,
     Format,
     FormatOption,
+    RequestIdOption,
+    RowsFormat,
+    RowsFormatOption,
+    StartDateOption,
     check_plot,
     split_names,
 )
@@ -40,10 +45,7 @@ def load(
         str, typer.Argument(metavar="SYMBOLS", help="Symbols, with commas between them: IBM,GOOG.")
     ],
     timeframe: _Timeframe,
-    start_date: Annotated[
-        str | None,
-        typer.Option(metavar="YYYY-MM-DD", help="First day, UTC. Default: the first there is."),
-    ] = None,
+    start_date: StartDateOption = None,
     end_date: Annotated[
         str | None,
         typer.Option(metavar="YYYY-MM-DD", help="Last day, UTC, included. Default: up to now."),
@@ -55,16 +57,8 @@ def load(
             help="Fetch what has not been loaded, or the full range again.",
         ),
     ] = Mode.MISSING,
-    request_id: Annotated[
-        str,
-        typer.Option(
-            metavar="ID",
-            help="Names the request: the same one again starts nothing twice. Default: made up.",
-        ),
-    ] = "",
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Do not watch; print the operation and leave.")
-    ] = False,
+    request_id: RequestIdOption = "",
+    detach: DetachOption = False,
     output: FormatOption = Format.TABLE,
     backend: BackendOption = "",
 ) -> None:
@@ -88,16 +82,8 @@ def show(
         str, typer.Argument(metavar="SYMBOL", help="The symbol, as `ktrdr data list` shows it.")
     ],
     timeframe: _Timeframe,
-    start_date: Annotated[
-        str | None,
-        typer.Option(metavar="YYYY-MM-DD", help="First day, UTC. Default: the first there is."),
-    ] = None,
-    end_date: Annotated[
-        str | None,
-        typer.Option(
-            metavar="YYYY-MM-DD", help="Last day, UTC, included. Default: the last there is."
-        ),
-    ] = None,
+    start_date: StartDateOption = None,
+    end_date: EndDateOption = None,
     limit: Annotated[
         int | None,
         typer.Option(
@@ -108,10 +94,7 @@ def show(
             help="The first N bars. Default: 50 in a table, else all.",
         ),
     ] = None,
-    output: Annotated[
-        BarsFormat,
-        typer.Option("--format", case_sensitive=False, help="A table, one JSON document, or CSV."),
-    ] = BarsFormat.TABLE,
+    output: RowsFormatOption = RowsFormat.TABLE,
     chart: Annotated[
         bool, typer.Option("--chart", help="Draw candles in place of the table.")
     ] = False,
@@ -122,7 +105,7 @@ def show(
     backend: BackendOption = "",
 ) -> None:
     """Show bars that have been loaded: prices and volume by start of the bar, in UTC."""
-    if chart and output is not BarsFormat.TABLE:
+    if chart and output is not RowsFormat.TABLE:
         raise typer.BadParameter(
             f"a chart is drawn in place of the table, not as {output.value}; leave out one of "
             "the two.",

@@ -11,10 +11,14 @@ from backend.cli.dates import parse_period
 from backend.cli.options import (
     MAX_INT64,
     BackendOption,
+    DetachOption,
+    EndDateOption,
     Format,
     FormatOption,
     PlotOption,
+    RequestIdOption,
     SetOption,
+    StartDateOption,
     check_plot,
     read_strategy,
     split_assignments,
@@ -36,31 +40,15 @@ def train(
     timeframes: Annotated[
         str | None, typer.Option(metavar="A,B", help="Timeframes. Default: the strategy's.")
     ] = None,
-    start_date: Annotated[
-        str | None,
-        typer.Option(metavar="YYYY-MM-DD", help="First day, UTC. Default: the first there is."),
-    ] = None,
-    end_date: Annotated[
-        str | None,
-        typer.Option(
-            metavar="YYYY-MM-DD", help="Last day, UTC, included. Default: the last there is."
-        ),
-    ] = None,
+    start_date: StartDateOption = None,
+    end_date: EndDateOption = None,
     seed: Annotated[
         int | None,
         typer.Option(metavar="N", min=0, max=MAX_INT64, help="Makes the run repeatable."),
     ] = None,
     set_: SetOption = None,
-    request_id: Annotated[
-        str,
-        typer.Option(
-            metavar="ID",
-            help="Names the request: the same one again starts nothing twice. Default: made up.",
-        ),
-    ] = "",
-    detach: Annotated[
-        bool, typer.Option("--detach", help="Do not watch; print the operation and leave.")
-    ] = False,
+    request_id: RequestIdOption = "",
+    detach: DetachOption = False,
     plot: PlotOption = None,
     output: FormatOption = Format.TABLE,
     backend: BackendOption = "",

@@ -13,9 +13,10 @@ from backend.cli.options import (
     BackendOption,
     Format,
     FormatOption,
-    MetricsFormat,
     OperationId,
     PlotOption,
+    RowsFormat,
+    RowsFormatOption,
     check_plot,
     check_seconds,
 )
@@ -106,10 +107,7 @@ def metrics(
         int,
         typer.Option(metavar="N", min=0, max=MAX_INT64, help="Index of the first metric, from 0."),
     ] = 0,
-    output: Annotated[
-        MetricsFormat,
-        typer.Option("--format", case_sensitive=False, help="A table, one JSON document, or CSV."),
-    ] = MetricsFormat.TABLE,
+    output: RowsFormatOption = RowsFormat.TABLE,
     backend: BackendOption = "",
 ) -> None:
     """Print all metrics of an operation, a row per epoch."""
