@@ -19,7 +19,7 @@ from shared.operations.cancellation import CancelSignal
 from shared.operations.model import PackedResult
 from shared.operations.service import OperationsService
 from shared.operations.starts import Launch
-from shared.operations.worker_pool import Job, WorkerPool
+from shared.operations.worker_pool import Job, PoolLaunch, WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +77,7 @@ class LocalDataLoadLauncher:
 
     def launch(self, order: LoadOrder, deadline: float = inf) -> Launch:  # noqa: ARG002  # at once
         """Return the launch of one load on a worker of this process."""
-        return _LocalLaunch(self, order)
-
-    def reserve(self) -> None:
-        """Take a worker or a place in the queue."""
-        self._pool.reserve()
-
-    def release(self) -> None:
-        """Give it back."""
-        self._pool.release()
+        return PoolLaunch(self._pool, lambda operation_id: self.begin(order, operation_id))
 
     def begin(self, order: LoadOrder, operation_id: str) -> None:
         """Register the bridge, then hand the work to the pool."""
@@ -98,18 +90,3 @@ class LocalDataLoadLauncher:
             return pack_result(loader.run(order.request))
 
         self._pool.submit(Job(lambda: self._operations.run_operation(operation_id, work), cancel))
-
-
-@dataclass(frozen=True, slots=True)
-class _LocalLaunch:
-    launcher: LocalDataLoadLauncher
-    order: LoadOrder
-
-    def reserve(self) -> None:
-        self.launcher.reserve()
-
-    def begin(self, operation_id: str) -> None:
-        self.launcher.begin(self.order, operation_id)
-
-    def release(self) -> None:
-        self.launcher.release()

@@ -147,3 +147,24 @@ class WorkerPool:
                 return self._queue.popleft()
             self._threads.discard(threading.current_thread())
             return None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLaunch:
+    """The launch of work on a pool's workers: a `Launch`."""
+
+    pool: WorkerPool
+    hand_in: Callable[[str], None]
+    """Registers the source of the operation that it is given, then submits the job."""
+
+    def reserve(self) -> None:
+        """Take a worker or a place in the queue."""
+        self.pool.reserve()
+
+    def begin(self, operation_id: str) -> None:
+        """Hand in the work."""
+        self.hand_in(operation_id)
+
+    def release(self) -> None:
+        """Give the place back."""
+        self.pool.release()

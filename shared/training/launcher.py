@@ -14,7 +14,7 @@ from shared.operations.cancellation import CancelSignal
 from shared.operations.model import PackedResult
 from shared.operations.service import OperationsService
 from shared.operations.starts import Launch
-from shared.operations.worker_pool import Job, WorkerPool
+from shared.operations.worker_pool import Job, PoolLaunch, WorkerPool
 from shared.training.bridge import TrainingProgressBridge
 from shared.training.conversion import pack_result
 from shared.training.model_store import ModelStore
@@ -84,15 +84,7 @@ class LocalTrainingLauncher:
 
     def launch(self, order: TrainingOrder, deadline: float = inf) -> Launch:  # noqa: ARG002  # at once
         """Return the launch of one training on a worker of this process."""
-        return _LocalLaunch(self, order)
-
-    def reserve(self) -> None:
-        """Take a worker or a place in the queue."""
-        self._pool.reserve()
-
-    def release(self) -> None:
-        """Give it back."""
-        self._pool.release()
+        return PoolLaunch(self._pool, lambda operation_id: self.begin(order, operation_id))
 
     def begin(self, order: TrainingOrder, operation_id: str) -> None:
         """Register the bridge, then hand the work to the pool."""
@@ -114,18 +106,3 @@ class LocalTrainingLauncher:
             return pack_result(orchestrator.run())
 
         self._pool.submit(Job(lambda: self._operations.run_operation(operation_id, work), cancel))
-
-
-@dataclass(frozen=True, slots=True)
-class _LocalLaunch:
-    launcher: LocalTrainingLauncher
-    order: TrainingOrder
-
-    def reserve(self) -> None:
-        self.launcher.reserve()
-
-    def begin(self, operation_id: str) -> None:
-        self.launcher.begin(self.order, operation_id)
-
-    def release(self) -> None:
-        self.launcher.release()
