@@ -14,7 +14,6 @@ import pytest
 
 from ktrdr.training.v1 import models_service_pb2 as pb
 from shared.training.model_store import ModelStore, SavedModel, TrainedModel
-from shared.training.result import SplitMetrics, TrainingResult
 from shared.training.scaler import Scaler
 from shared.training.strategy import load_strategy
 from tests.integration.hosted import backend_on
@@ -22,34 +21,10 @@ from tests.integration.refusals import refused
 from tests.integration.running import SMALL, RunningBackend
 from tests.support.hosts import ScriptedHost, scripted_host
 from tests.support.relay import Relay
+from tests.support.results import RESULT
 
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
-FIGURES = SplitMetrics(0.6, 0.9, 0.5, 0.6, 0.55, 0.4)
-RESULT = TrainingResult(
-    model_path="",
-    model_name="",
-    instance="",
-    train=FIGURES,
-    validation=FIGURES,
-    test=FIGURES,
-    class_shares={"BUY": 0.5, "HOLD": 0.2, "SELL": 0.3},
-    baseline_accuracy=0.4,
-    epochs_trained=3,
-    best_epoch=2,
-    parameter_count=688,
-    train_sample_count=100,
-    validation_sample_count=20,
-    test_sample_count=20,
-    feature_count=2,
-    symbols=("IBM",),
-    timeframes=("1d",),
-    start_time=FIRST - timedelta(days=900),
-    end_time=FIRST,
-    seed=1,
-    duration=1.5,
-    samples_per_second=1000.0,
-)
 
 
 def _save(store: ModelStore, instance: str, strategy: str, at: datetime) -> SavedModel:

@@ -27,38 +27,12 @@ from shared.rpc.host_channel import HostChannel
 from shared.rpc.server import ServedService
 from shared.training.model_store import ModelListing, ModelUnreadableError, SavedModel
 from shared.training.models_servicer import ModelsServicer
-from shared.training.result import SplitMetrics, TrainingResult
 from shared.training.scaler import Scaler
 from tests.support.answering import Answer, Answering, answering, channel_to
+from tests.support.results import RESULT
 from tests.support.rpc import TIMEOUT, failure_of, required, served, status_in
 
 NOON = datetime(2024, 5, 1, 12, tzinfo=UTC)
-FIGURES = SplitMetrics(0.6, 0.9, 0.5, 0.6, 0.55, 0.4)
-RESULT = TrainingResult(
-    model_path="/models",
-    model_name="",
-    instance="",
-    train=FIGURES,
-    validation=FIGURES,
-    test=FIGURES,
-    class_shares={"BUY": 1.0},
-    baseline_accuracy=0.4,
-    epochs_trained=3,
-    best_epoch=2,
-    parameter_count=688,
-    train_sample_count=100,
-    validation_sample_count=20,
-    test_sample_count=20,
-    feature_count=1,
-    symbols=("AAA",),
-    timeframes=("1d",),
-    start_time=NOON,
-    end_time=NOON,
-    seed=1,
-    duration=1.5,
-    samples_per_second=1000.0,
-    warnings=(),
-)
 SCALER = Scaler.fit(np.eye(2))
 STOPPED = UnavailableError("It is stopping.", reason="PROCESS_STOPPING")
 SPEAKING = FailedPreconditionError("No.", reason="MODEL_UNREADABLE")

@@ -20,37 +20,22 @@ from shared.training.model_store import (
     TrainedModel,
 )
 from shared.training.network import Mlp
-from shared.training.result import SplitMetrics, TrainingResult
 from shared.training.scaler import Scaler
 from shared.training.strategy import Strategy
+from tests.support.results import RESULT
 
 NOW = datetime(2024, 5, 1, 12, 30, tzinfo=UTC)
-FIGURES = SplitMetrics(0.6, 0.9, 0.5, 0.6, 0.55, 0.4)
-RESULT = TrainingResult(
+TOLD = replace(
+    RESULT,
     model_path="elsewhere",
     model_name="other/1d_v9",
     instance="one",
-    train=FIGURES,
-    validation=FIGURES,
-    test=FIGURES,
-    class_shares={"BUY": 0.5, "HOLD": 0.2, "SELL": 0.3},
-    baseline_accuracy=0.4,
-    epochs_trained=3,
-    best_epoch=2,
-    parameter_count=688,
-    train_sample_count=100,
-    validation_sample_count=20,
-    test_sample_count=20,
     feature_count=9,
-    symbols=("AAA",),
-    timeframes=("1d",),
-    start_time=NOW - timedelta(days=900),
     end_time=NOW,
     seed=2**62,
-    duration=1.5,
-    samples_per_second=1000.0,
     warnings=("look twice",),
 )
+"""As a training tells it, which does not know where its model will lie."""
 
 
 @pytest.fixture
@@ -68,7 +53,7 @@ def trained(small: Callable[..., Strategy]) -> Callable[..., TrainedModel]:
         network = Mlp(strategy.model.architecture, 9, generator)
         features = tuple(f"f{number}" for number in range(9))
         scaler = Scaler.fit(np.random.default_rng(seed).normal(3, 2, (50, 9)))
-        return TrainedModel(strategy, "1d", features, scaler, network.weights(), RESULT, at)
+        return TrainedModel(strategy, "1d", features, scaler, network.weights(), TOLD, at)
 
     return make
 
@@ -89,7 +74,7 @@ def test_a_saved_model_is_found_as_it_was(store: ModelStore, trained: Trained) -
         saved.scaler,
     )
     assert model.strategy.to_yaml() == saved.strategy_yaml
-    assert replace(RESULT, model_name=saved.name, model_path=str(saved.path)) == saved.result
+    assert replace(TOLD, model_name=saved.name, model_path=str(saved.path)) == saved.result
     assert sum(file.stat().st_size for file in saved.path.iterdir()) == saved.size_bytes
 
 
