@@ -8,14 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shared.training.labels import Labels
 from shared.training.network import Mlp
 from shared.training.scaler import Scaler
 
 
 @dataclass(frozen=True, slots=True)
 class Classifier:
-    """Answers features with labels; needs no labels, bars or strategy."""
+    """Answers features with probabilities of labels; needs no labels, bars or strategy."""
 
     network: Mlp
     scaler: Scaler
@@ -38,7 +37,3 @@ class Classifier:
             logits = self.network(torch.from_numpy(self.scaler.apply(inputs)))
             answers: NDArray[np.float32] = torch.softmax(logits, dim=1).numpy()
         return answers
-
-    def predict(self, inputs: NDArray[np.floating]) -> Labels:
-        """Return the most probable label (samples,) of each row."""
-        return np.asarray(self.probabilities(inputs).argmax(axis=1), dtype=np.int64)

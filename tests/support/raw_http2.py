@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Self
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE = 0, 1, 3, 4, 8
+DATA, HEADERS, SETTINGS = 0, 1, 4
 END_STREAM, END_HEADERS = 0x1, 0x4
 INITIAL_WINDOW = 0x4
 """The setting that says how many bytes the server may send before it is told to go on."""
