@@ -31,7 +31,9 @@ from shared.settings import ProcessSettings
 MEMORY = "memory://"
 SERVICE = "bench"
 ME = Owner("a" * 32, "b" * 32, "127.0.0.1:50051")
-_ENDED = (OperationStatus.COMPLETED, OperationStatus.FAILED, OperationStatus.CANCELLED)
+DAY = datetime(2026, 1, 1, tzinfo=UTC)
+"""When the first operation was created."""
+ENDED = (OperationStatus.COMPLETED, OperationStatus.FAILED, OperationStatus.CANCELLED)
 
 
 def serve_records(told: Connection, url: str, count: int) -> None:
@@ -66,17 +68,18 @@ def filled_store(url: str, count: int) -> OperationStore:
     return store
 
 
-def record(number: int) -> OperationRecord:
-    """A finished operation, as many as are wanted."""
-    at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=number)
+def record(number: int, status: OperationStatus | None = None) -> OperationRecord:
+    """An operation, as many as are wanted; finished, one way or another, unless told otherwise."""
+    status = status or ENDED[number % 3]
+    at = DAY + timedelta(seconds=number)
     operation = Operation(
         operation_id=f"op_training_{at:%Y%m%d_%H%M%S}_{number:08x}",
         type=(OperationType.TRAINING, OperationType.DATA_LOADING)[number % 2],
-        status=_ENDED[number % 3],
+        status=status,
         create_time=at,
         update_time=at,
         progress=Progress(100.0, "Epoch 100/100", "training", 100, 100, context={"symbol": "IBM"}),
         metadata={"symbols": "IBM,GOOG", "timeframes": "1d", "strategy": "momentum"},
-        end_time=at,
+        end_time=at if status.terminal else None,
     )
     return OperationRecord(operation, ME, f"request-{number}", "c" * 64)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -25,18 +25,16 @@ from pydantic import SecretStr
 from sqlalchemy import insert
 
 from benchmarks.processes import peak_memory, spawned
+from benchmarks.records import DAY, ENDED, record
 from benchmarks.rounds import Round, Spread, measure, repeated, table
 from benchmarks.targets import Target, exit_code, judged
 from shared.operations.database import open_database, open_store
 from shared.operations.model import (
     ACTIVE_STATUSES,
     Metric,
-    Operation,
     OperationRecord,
     OperationStatus,
     OperationType,
-    Owner,
-    Progress,
 )
 from shared.operations.sql_records import record_to_row
 from shared.operations.sql_schema import OPERATIONS
@@ -49,18 +47,16 @@ SQLITE, POSTGRES = "SQLite", "PostgreSQL"
 METRICS, FEW, LAST = 1_000_000, 1_000, 10
 RECORDS, ACTIVE, PAGE = 100_000, 3, 50
 CALLS, ROUNDS, TRIPS = 20, 25, 100
-DAY = datetime(2026, 1, 1, tzinfo=UTC)
 PATIENCE = 600.0
 """Seconds that the end of an operation with a million metrics may take."""
 MIB = 1024.0 * 1024.0
 MS = 1e6
 """Nanoseconds."""
-_ENDED = (OperationStatus.COMPLETED, OperationStatus.FAILED, OperationStatus.CANCELLED)
 _FILTERS: Mapping[str, OperationFilter] = {
     "all": OperationFilter(),
     "active, 3 there are": OperationFilter(ACTIVE_STATUSES),
     "failed": OperationFilter(frozenset({OperationStatus.FAILED})),
-    "trainings that ended": OperationFilter(frozenset(_ENDED), frozenset({OperationType.TRAINING})),
+    "trainings that ended": OperationFilter(frozenset(ENDED), frozenset({OperationType.TRAINING})),
 }
 
 
@@ -99,21 +95,6 @@ class Figures:
     """Seconds of each operation that was created, saved and ended."""
 
 
-def _record(number: int, status: OperationStatus) -> OperationRecord:
-    at = DAY + timedelta(seconds=number)
-    operation = Operation(
-        operation_id=f"op_training_{at:%Y%m%d_%H%M%S}_{number:08x}",
-        type=(OperationType.TRAINING, OperationType.DATA_LOADING)[number % 2],
-        status=status,
-        create_time=at,
-        update_time=at,
-        progress=Progress(42.0, "Epoch 42/100", "training", 42, 100, context={"symbol": "IBM"}),
-        metadata={"symbols": "IBM,GOOG", "timeframes": "1d", "strategy": "momentum"},
-        end_time=at if status.terminal else None,
-    )
-    return OperationRecord(operation, Owner("a" * 32, "b" * 32, "127.0.0.1:50051"), "id", "c" * 64)
-
-
 def _settings(url: str) -> ProcessSettings:
     return ProcessSettings(state_url=SecretStr(url))
 
@@ -121,7 +102,7 @@ def _settings(url: str) -> ProcessSettings:
 def _finish_many(told: Connection, url: str) -> None:
     """End an operation with a million metrics; send the seconds and the MiB it took."""
     store = open_store(_settings(url), "bench")
-    few = replace(_record(0, OperationStatus.COMPLETED), request_id="few")
+    few = replace(record(0, OperationStatus.COMPLETED), request_id="few")
     store.finish(_named(few, "few"), Log(FEW))
     before = peak_memory()
     start = perf_counter()
@@ -132,13 +113,13 @@ def _finish_many(told: Connection, url: str) -> None:
     told.send((seconds, grown / MIB))
 
 
-def _named(record: OperationRecord, operation_id: str) -> OperationRecord:
-    return replace(record, operation=replace(record.operation, operation_id=operation_id))
+def _named(kept: OperationRecord, operation_id: str) -> OperationRecord:
+    return replace(kept, operation=replace(kept.operation, operation_id=operation_id))
 
 
 def name_of(number: int) -> str:
     """The id of a record."""
-    return _record(number, OperationStatus.COMPLETED).operation.operation_id
+    return record(number, OperationStatus.COMPLETED).operation.operation_id
 
 
 def fill(url: str, records: int, active: int) -> None:
@@ -148,7 +129,7 @@ def fill(url: str, records: int, active: int) -> None:
     rows = [
         record_to_row(
             "bench",
-            _record(number, OperationStatus.RUNNING if number in running else _ENDED[number % 3]),
+            record(number, OperationStatus.RUNNING if number in running else None),
         )
         for number in range(records)
     ]
@@ -186,9 +167,9 @@ def _trips(store: SqlOperationStore) -> list[float]:
     times = []
     for number in range(RECORDS, RECORDS + TRIPS):
         start = perf_counter()
-        store.create(_record(number, OperationStatus.PENDING))
-        store.save(_record(number, OperationStatus.RUNNING), Log(5))
-        store.finish(_record(number, OperationStatus.COMPLETED), Log(10)[5:], 5)
+        store.create(record(number, OperationStatus.PENDING))
+        store.save(record(number, OperationStatus.RUNNING), Log(5))
+        store.finish(record(number, OperationStatus.COMPLETED), Log(10)[5:], 5)
         times.append(perf_counter() - start)
     return times
 
