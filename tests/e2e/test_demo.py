@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.support.demo import stopped
 from tests.support.programs import ROOT, processes_with_home
 
 
@@ -32,18 +32,7 @@ def test_make_demo_trains_on_real_prices_shows_progress_and_leaves_no_process() 
 
 
 def test_a_demo_that_is_told_to_stop_stops_its_backend(tmp_path: Path) -> None:
-    code = "import sys, pathlib, backend.demo as d; sys.exit(d.main(pathlib.Path(sys.argv[1])))"
-    demo = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    assert demo.stdout is not None
-    for line in demo.stdout:
-        if line.startswith("Started"):
-            break
-    demo.send_signal(signal.SIGTERM)
-    demo.communicate(timeout=30)
-
-    assert 130 == demo.returncode
+    assert 130 == stopped("PLAIN", tmp_path, signal.SIGTERM, within=30.0)
     assert [] == processes_with_home(tmp_path)
 
 

@@ -5,19 +5,14 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from shared.marketdata.sample import SampleBarSource
 from shared.marketdata.store import BarStore
+from tests.support.demo import demo, stopped
 from tests.support.programs import ROOT, processes_with_home
-
-CODE = """
-import sys, pathlib, backend.demo
-sys.exit(backend.demo.main(pathlib.Path(sys.argv[1]), kind=backend.demo.DATA))
-"""
 
 
 @pytest.mark.slow
@@ -53,17 +48,7 @@ def test_make_demo_data_loads_shows_and_trains_and_leaves_no_process() -> None:
 def test_a_demo_of_data_that_is_told_to_stop_stops_both_in_order(
     how: signal.Signals, tmp_path: Path
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", CODE, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("Started"):
-            break
-    process.send_signal(how)
-    process.communicate(timeout=60)
-
-    assert 130 == process.returncode
+    assert 130 == stopped("DATA", tmp_path, how)
     assert [] == processes_with_home(tmp_path)
     assert (tmp_path / "backend.log").read_text().rstrip().endswith("Stopped")
     host_log = (tmp_path / "ib_host.log").read_text()
@@ -75,11 +60,9 @@ def test_a_demo_of_data_whose_backend_does_not_start_says_so_and_stops_the_ib_ho
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "backend").write_text("a file is where a folder should be")
-    code = subprocess.run(
-        [sys.executable, "-c", CODE, str(tmp_path)], cwd=ROOT, check=False, timeout=60
-    ).returncode
+    done = subprocess.run(demo("DATA", tmp_path), cwd=ROOT, check=False, timeout=60)
 
-    assert 1 == code
+    assert 1 == done.returncode
     assert f"backend did not start; {tmp_path / 'backend.log'} says why." in capfd.readouterr().err
     assert [] == processes_with_home(tmp_path)
     assert (tmp_path / "ib_host.log").read_text().rstrip().endswith("Stopped")
