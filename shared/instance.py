@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from uuid import uuid4
 
+from shared.durable import sync_folder
 from shared.settings import SettingsError, usable_folder
 
 _VARIABLE = "KTRDR_HOME"
@@ -79,6 +80,7 @@ def _make(path: Path) -> None:
         os.fsync(unfinished.fileno())
         with suppress(FileExistsError):
             os.link(unfinished.name, path)
+            sync_folder(path.parent)
 
 
 def _lock(file: int, pid: Path) -> None:

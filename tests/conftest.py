@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,3 +24,17 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
     finally:
         server.close()
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files and folders that were synced to the disk, in that order, by their names then."""
+    paths: list[Path] = []
+    sync = os.fsync
+
+    def note(opened: int) -> None:
+        paths.append(Path(f"/proc/self/fd/{opened}").readlink())
+        sync(opened)
+
+    monkeypatch.setattr(os, "fsync", note)
+    return paths

@@ -19,6 +19,7 @@ from urllib.parse import quote, unquote
 import pandas as pd
 
 from shared.clock import Clock, SystemClock
+from shared.durable import sync_folders
 from shared.marketdata.bars import in_order, no_bars
 from shared.marketdata.gaps import Gap, find_gaps
 from shared.marketdata.merging import Merging
@@ -255,7 +256,7 @@ class BarStore:
             beside.replace(path)
         finally:
             beside.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        sync_folders(path.parent, self._root)
         return Merged(merging.added, merging.changed)
 
     def _contents(
@@ -315,12 +316,3 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(file)  # gives the lock up
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in the folder outlast a power cut."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
+from shared.durable import sync_folder, sync_folders
 from shared.marketdata.timeframes import TIMEFRAMES
 from shared.rpc.errors import FailedPreconditionError, KtrdrError, ModelNotFoundError
 from shared.training.result import TrainingResult
@@ -143,6 +144,7 @@ class ModelStore:
             with _unfinished(parent) as folder:
                 _write(folder, model)
                 place = _move(folder, parent, model.timeframe)
+            sync_folders(parent, self._root)
         except OSError as error:
             raise ModelNotSavedError(self._root, error) from error
         return self.get(f"{model.strategy.name}/{place.name}")
@@ -251,6 +253,7 @@ def _write(folder: Path, model: TrainedModel) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+    sync_folder(folder)
 
 
 def _move(folder: Path, parent: Path, timeframe: str) -> Path:

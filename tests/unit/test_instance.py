@@ -33,6 +33,11 @@ def state(tmp_path: Path) -> Path:
     return tmp_path / "home" / "state"
 
 
+def test_an_id_outlasts_a_power_cut(state: Path, synced: list[Path]) -> None:
+    with claimed_instance(state, "backend"):
+        assert state == synced[-1]
+
+
 @contextmanager
 def holder(state: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A process that holds the claim, and the id it has."""

@@ -83,6 +83,16 @@ def test_the_same_bars_again_change_nothing(store: BarStore) -> None:
     assert Merged(0, 0) == store.merge("IBM", "1d", daily(0, 10), days(0, 10))
 
 
+def test_a_series_that_was_written_outlasts_a_power_cut_with_its_name(
+    tmp_path: Path, synced: list[Path]
+) -> None:
+    root = tmp_path / "data"
+    BarStore(root).merge("IBM", "1d", daily(0, 3), days(0, 3))
+    file, *folders = synced
+    assert ".writing" == file.suffix
+    assert [root / "1d", root] == folders
+
+
 def test_coverage_without_bars_is_kept(store: BarStore) -> None:
     store.merge("IBM", "1d", no_bars(), days(0, 10))
     info = store.info("IBM", "1d")

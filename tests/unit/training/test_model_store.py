@@ -293,6 +293,15 @@ def test_a_save_that_fails_leaves_nothing(
     assert [] == list((tmp_path / "models" / "small").iterdir())
 
 
+def test_a_model_that_was_saved_outlasts_a_power_cut_with_its_name(
+    store: ModelStore, trained: Trained, tmp_path: Path, synced: list[Path]
+) -> None:
+    place = store.save(trained()).path
+    unfinished = synced[0].parent
+    assert {unfinished / file.name for file in place.iterdir()} == set(synced[:3])
+    assert [unfinished, place.parent, tmp_path / "models"] == synced[3:]
+
+
 def test_what_a_killed_save_left_goes_with_a_later_one(store: ModelStore, trained: Trained) -> None:
     parent = store.save(trained()).path.parent
     old, young = parent / ".saving-old", parent / ".saving-young"
