@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from shared.rpc.backlog import Backlog
-from shared.rpc.call_threads import CallThreads, HandedCall, serve_one
 from shared.rpc.client_waits import ClientWaits
 from shared.rpc.errors import ResourceExhaustedError
 from shared.rpc.return_times import ReturnTimes
@@ -23,11 +23,14 @@ from shared.rpc.said_lately import SaidLately
 
 logger = logging.getLogger("ktrdr.process")
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _here = threading.local()
 """`_here.refusal` makes the error for the call on this thread, if it is to be refused."""
 
 
-class CallPool(CallThreads):
+class CallPool(ThreadPoolExecutor):
     """Serves the calls of a class; tells those beyond `places` or too late to come back.
 
     Most classes have a thread for each place. Where places are more than
@@ -43,27 +46,34 @@ class CallPool(CallThreads):
         backlog: Backlog,
     ) -> None:
         """`patience` is how many seconds a call may wait for its client while others want in."""
-        super().__init__(threads, f"rpc_{class_}")
+        super().__init__(threads, thread_name_prefix=f"rpc_{class_}")
         self.class_ = class_
         self.waits = ClientWaits(patience)
+        self._threads_at_most = threads
         self._places = places
         self._backlog = backlog
         self._returns = ReturnTimes()
         self._said = SaidLately()
+        self._lock = threading.Lock()  # guards _taken
+        self._taken = 0
         self.neighbours: Sequence[CallPool] = ()
         """Those that also make room when a call comes here: none may come there."""
 
-    def submit(  # type: ignore[override]  # as in CallThreads
-        self, serve: Callable[..., object], /, *args: Any, **kwargs: Any
-    ) -> HandedCall:
-        """Serve a call, or refuse it; only on the thread that takes calls in."""
+    def submit(self, serve: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Serve a call, or refuse it."""
         if self._backlog.take_in(self.class_):
             return self._refuse(self._late, serve, *args, **kwargs)
         for pool in self.neighbours:
             pool.make_room()
-        if self.in_hand - self.make_room() >= self._places:
+        if not self._enter():
             return self._refuse(self._full, serve, *args, **kwargs)
-        return super().submit(self._serve, monotonic(), serve, *args, **kwargs)
+        try:
+            future = super().submit(self._serve, monotonic(), serve, *args, **kwargs)
+        except RuntimeError:  # the pool has been shut down
+            self._leave()
+            raise
+        future.add_done_callback(self._leave)
+        return future
 
     def _full(self) -> ResourceExhaustedError:
         """The error of one more call that finds no place."""
@@ -94,32 +104,45 @@ class CallPool(CallThreads):
         Their number is returned; their threads are free as soon as they have noticed.
         """
         room = 0  # an unguarded look: a call too many or too few given up does no harm
-        while self.in_hand - room >= self._at_most and self.waits.give_up_one():
+        while self._taken - room >= self._threads_at_most and self.waits.give_up_one():
             room += 1
         return room
 
+    def _enter(self) -> bool:
+        room = self.make_room()
+        with self._lock:
+            if self._taken - room >= self._places:
+                return False
+            self._taken += 1
+            return True
+
+    def _leave(self, _: Any = None) -> None:
+        with self._lock:
+            self._taken -= 1
+
     def _serve(
-        self, arrived: float, serve: Callable[..., object], /, *args: Any, **kwargs: Any
-    ) -> None:
+        self, arrived: float, serve: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> T:
         self.waits.note_arrival(arrived)
-        serve(*args, **kwargs)
+        return serve(*args, **kwargs)
 
     @staticmethod
     def _refuse(
         refusal: Callable[[], ResourceExhaustedError],
-        serve: Callable[..., object],
+        serve: Callable[P, T],
         /,
-        *args: Any,
-        **kwargs: Any,
-    ) -> HandedCall:
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Future[T]:
         """Have the call refused on this thread; what is refused waits for nothing."""
-        refused = HandedCall()
         _here.refusal = refusal
+        refused: Future[T] = Future()
         try:
-            serve_one(serve, *args, **kwargs)  # this thread takes in all other calls too
+            refused.set_result(serve(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001  # this thread takes in all other calls too
+            refused.set_exception(error)
         finally:
             _here.refusal = None
-        refused.end()
         return refused
 
 

@@ -36,7 +36,7 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 _JOIN = 1.0
 """Seconds servicers get to notice that their calls have been cancelled."""
-_HEALTH = 64
+_HEALTH = 16
 """Health checks served at once; one takes microseconds."""
 _HEALTH_PATIENCE = 0.5
 _EARLY = 4

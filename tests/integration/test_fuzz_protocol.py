@@ -121,5 +121,5 @@ def test_clients_that_break_the_protocol_are_left_to_themselves(running: Running
     for method in (CHECK, GET):
         code, domain = outcome(running, method, ())
         assert (code, domain) in {(StatusCode.OK, "ktrdr"), (StatusCode.NOT_FOUND, "ktrdr")}
-    eventually(lambda: not any(pool.in_hand for pool in running.backend.server._pools))
+    eventually(lambda: not any(pool._taken for pool in running.backend.server._pools))
     assert active_count() <= before + 10

@@ -197,9 +197,9 @@ def _refusal(running: RunningBackend, method: str, data: bytes) -> Refusal | Non
     return None
 
 
-def in_hand(running: RunningBackend, class_: str) -> int:
+def _taken(running: RunningBackend, class_: str) -> int:
     pools: list[Any] = running.backend.server._pools
-    return sum(pool.in_hand for pool in pools if getattr(pool, "class_", "") == class_)
+    return sum(pool._taken for pool in pools if getattr(pool, "class_", "") == class_)
 
 
 def test_a_client_that_does_not_read_its_bars_keeps_them_from_nobody(
@@ -210,7 +210,7 @@ def test_a_client_that_does_not_read_its_bars_keeps_them_from_nobody(
     method = "/ktrdr.marketdata.v1.MarketDataService/ReadBars"
     with RawConnection(narrow.address, window=100) as raw:
         raw.send(raw.begin(method), message(request), last=True)
-        eventually(lambda: in_hand(narrow, "stream") == 1)
+        eventually(lambda: _taken(narrow, "stream") == 1)
         assert not _answers(narrow, method, request)
         eventually(lambda: _answers(narrow, method, request), within=5.0)
 
@@ -220,7 +220,7 @@ def test_what_is_shed_says_which_limit_it_met(tmp_path: Path) -> None:
         method = "/ktrdr.training.v1.TrainingService/StartTraining"
         with RawConnection(running.address) as raw:
             raw.begin(method)
-            eventually(lambda: in_hand(running, "start") == 1)
+            eventually(lambda: _taken(running, "start") == 1)
             refusal = refused(lambda: running.send(method, b""))
     assert {"class": "start", "limit": "1"} == dict(refusal.metadata)
     assert "limit 1" in refusal.message

@@ -63,9 +63,9 @@ def fill(wire: Wire, path: str, begin: Callable[[str], object]) -> None:
     places = pool._places
 
     def one_more() -> bool:
-        if pool.in_hand < places:
+        if pool._taken < places:
             begin(path)
-        return pool.in_hand >= places
+        return pool._taken >= places
 
     eventually(one_more)
 
