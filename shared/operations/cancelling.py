@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from shared.clock import Clock
 from shared.operations import endings
-from shared.operations.flights import FULL_TIMEOUT
+from shared.operations.flights import FULL_TIMEOUT, PATIENT
 from shared.operations.latch import Latch
 from shared.operations.live import LiveOperation
 from shared.operations.model import FreshnessSource, OperationStatus
@@ -22,15 +22,14 @@ from shared.operations.settling import Settler
 from shared.operations.source import OperationSource
 from shared.operations.starts import Starts
 from shared.rpc.errors import (
-    HostDeniedError,
+    HostTimeoutError,
     HostUnreachableError,
-    TokenNotSentError,
     UnavailableError,
     WrongHostError,
 )
 
-_TO_BE_MENDED = (HostDeniedError, TokenNotSentError)
-"""The owner is there, and a setting keeps us from it: no reason to give it up."""
+_AWAY = frozenset({HostUnreachableError.reason, WrongHostError.reason})
+"""Why an owner cannot be told that is not where it was; for all else it is there, or may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +54,15 @@ class Cancelling:
         live = self.registry.find(operation_id)
         if not isinstance(live, LiveOperation):
             return
+        is_to_tell = self._is_to_tell(live, reason, deadline)
+        had = deadline - self.clock.monotonic()
         try:
-            if self._is_to_tell(live, reason, deadline):
+            if is_to_tell:
                 self._cancel(live, reason, deadline)
             elif give_up:  # it was told before; it may have gone since
                 self._hear(live, deadline)
-        except (HostUnreachableError, WrongHostError) as error:
-            if not give_up or isinstance(error, _TO_BE_MENDED) or self.registry.stopping:
+        except UnavailableError as error:
+            if not give_up or self.registry.stopping or not _is_away(error, had):
                 raise
             live.claim_ending(endings.given_up(error, reason, self.clock.now()))
         if live.ending is not None:  # perhaps another caller is storing it
@@ -120,3 +121,10 @@ class Cancelling:
         if source is None or source.target is None:
             return nullcontext()
         return self.outages.waiting_for(source.target, to_cancel=True)
+
+
+def _is_away(error: UnavailableError, had: float) -> bool:
+    """Whether the owner is not there, as far as a caller who had so many seconds can tell."""
+    if isinstance(error, HostTimeoutError) and had < PATIENT:
+        return False  # it may have been about to answer
+    return error.reason in _AWAY

@@ -24,7 +24,7 @@ logger = logging.getLogger("ktrdr.operations")
 
 FULL_TIMEOUT = 5.0
 """Seconds a read may take when its caller has that long."""
-_PATIENT = 2.5
+PATIENT = 2.5
 """Seconds a read must have had for its timeout to say something about the host."""
 PAGE = 1000
 """Metrics per read."""
@@ -73,7 +73,7 @@ class Flights:
             stopped = self._read_pages(live, source, flight, left, first)
         except HostTimeoutError as error:
             # A reader in a hurry, or with little time left, proves nothing about the host.
-            if timeout >= FULL_TIMEOUT and left >= _PATIENT:
+            if timeout >= FULL_TIMEOUT and left >= PATIENT:
                 self._fail(live, source, flight, error)
             return error
         except StartUnknownError as error:

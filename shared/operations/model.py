@@ -34,9 +34,8 @@ class OperationStatus(Enum):
 
     __hash__ = object.__hash__  # as above
 
-    def __init__(self, value: str) -> None:
-        self.terminal = value in {"COMPLETED", "FAILED", "CANCELLED"}
-        """Whether nothing can follow; no property, for every read asks several times."""
+    terminal: bool
+    """Whether nothing can follow; no property, for every read asks several times."""
 
 
 _S = OperationStatus
@@ -51,7 +50,9 @@ TRANSITIONS: Mapping[OperationStatus, frozenset[OperationStatus]] = {
     _S.FAILED: frozenset(),
     _S.CANCELLED: frozenset(),
 }
-ACTIVE_STATUSES = frozenset(status for status in _S if TRANSITIONS[status])
+for _status, _may_follow in TRANSITIONS.items():
+    _status.terminal = not _may_follow
+ACTIVE_STATUSES = frozenset(status for status in _S if not status.terminal)
 
 
 @dataclass(frozen=True, slots=True)

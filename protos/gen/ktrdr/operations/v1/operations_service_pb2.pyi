@@ -292,7 +292,10 @@ class CancelOperationRequest(_message.Message):
     """Whether to end the operation here if its owner does not answer, or if
     another instance answers in its place: FAILED with reason OWNER_GIVEN_UP.
     Nothing is asked of the owner any more, should it come back; how the work
-    ended there is not known. An owner that answers is told to stop, as ever.
+    ended there is not known. An owner that answers is told to stop, as ever; so
+    that one that is only slow is not given up, a call needs 2.5 s to find it
+    silent. Whatever else keeps the owner from being told, as a token that it
+    does not know, is an error and ends nothing.
     """
     def __init__(
         self,
