@@ -161,13 +161,30 @@ def test_calls_are_late_once_too_many_have_waited_at_two_looks() -> None:
     assert [True] * 20 == taken_in(backlog, clock, *["read"] * 20)
 
 
-def test_grpc_is_asked_for_its_counts_at_most_two_hundred_times_a_second() -> None:
-    clock, counts = FakeClock(), Counts(10_000)
+def looks_in_a_second(waiting: int) -> int:
+    """How often gRPC is asked for its counts while so many wait and a call comes each millisecond.
+
+    As many come as are taken in and refused.
+    """
+    clock, counts = FakeClock(), Counts(waiting)
     backlog = Backlog(5, counts, clock=clock)
     for _ in range(1000):
+        counts.calls += 1
         backlog.take_in("read")
         clock.advance(0.001)
-    assert 100 < counts.looks <= 200
+    return counts.looks
+
+
+def test_grpc_is_asked_for_its_counts_at_most_a_hundred_times_a_second() -> None:
+    assert 50 < looks_in_a_second(waiting=10) <= 100
+
+
+def test_many_that_wait_are_taken_in_before_there_is_another_look() -> None:
+    assert 20 < looks_in_a_second(waiting=45) <= 30
+
+
+def test_however_many_wait_there_are_twenty_looks_a_second() -> None:
+    assert 15 < looks_in_a_second(waiting=10_000) <= 25
 
 
 def test_few_calls_are_taken_in_without_a_look() -> None:
@@ -222,6 +239,7 @@ def test_nothing_is_late_once_few_wait() -> None:
     taken_in(backlog, clock, *["read"] * 10)
     assert [True] * 10 == taken_in(backlog, clock, *["read"] * 10)
     counts.calls = 26  # and the 21st is taken in
+    clock.advance(0.05)
     assert [False] == taken_in(backlog, clock, "read")
 
 
