@@ -8,8 +8,10 @@ below 1 KiB, and both show what they leave out.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import lru_cache
+
 import grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
@@ -37,17 +39,7 @@ def grpc_code(code: Code) -> grpc.StatusCode:
 
 def status_of(error: KtrdrError) -> status_pb2.Status:
     """Build the google.rpc.Status of an error, with all details that fit."""
-    status = status_pb2.Status(code=error.code, message=shorten(error.message, MAX_MESSAGE))
-    status.details.append(_packed(_error_info(error)))
-    milliseconds = _retry_after(error)
-    if milliseconds is not None:
-        delay = Duration()
-        delay.FromMilliseconds(milliseconds)
-        status.details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
-    if isinstance(error, InvalidArgumentError):
-        room = MAX_DETAILS - status.ByteSize() - _ENVELOPE
-        status.details.append(_packed(_bad_request(error, room)))
-    return status
+    return status_pb2.Status.FromString(_encoded(error))
 
 
 def trailers_of(error: KtrdrError) -> tuple[tuple[str, str | bytes], ...]:
@@ -56,7 +48,7 @@ def trailers_of(error: KtrdrError) -> tuple[tuple[str, str | bytes], ...]:
     UNAVAILABLE carries a pushback, so that a client with a retry policy does
     not come back at once.
     """
-    details: tuple[str, str | bytes] = (DETAILS_KEY, status_of(error).SerializeToString())
+    details: tuple[str, str | bytes] = (DETAILS_KEY, _encoded(error))
     milliseconds = _retry_after(error)
     if error.code is not Code.UNAVAILABLE or milliseconds is None:
         return (details,)
@@ -71,6 +63,48 @@ def shorten(text: str, size: int) -> str:
     return data[: size - len("…".encode())].decode("utf-8", "ignore") + "…"
 
 
+def _encoded(error: KtrdrError) -> bytes:
+    """The status in bytes: its parts joined, as protobuf lets messages be.
+
+    Whoever is flooded refuses thousands of calls with the same words; most parts
+    have been encoded before.
+    """
+    facts = tuple(error.metadata.items())
+    encoded = _encoded_facts(error.code, error.message, error.reason, facts)
+    milliseconds = _retry_after(error)
+    if milliseconds is not None:
+        encoded += _encoded_delay(milliseconds)
+    if isinstance(error, InvalidArgumentError):
+        room = MAX_DETAILS - len(encoded) - _ENVELOPE
+        encoded += _encoded_detail(_bad_request(error, room))
+    return encoded
+
+
+@lru_cache(maxsize=256)
+def _encoded_facts(
+    code: Code, message: str, reason: str, facts: tuple[tuple[str, str], ...]
+) -> bytes:
+    """Code, message, and what ErrorInfo has."""
+    status = status_pb2.Status(code=code, message=shorten(message, MAX_MESSAGE))
+    encoded: bytes = status.SerializeToString()
+    return encoded + _encoded_detail(_error_info(reason, facts))
+
+
+@lru_cache(maxsize=4096)
+def _encoded_delay(milliseconds: int) -> bytes:
+    delay = Duration()
+    delay.FromMilliseconds(milliseconds)
+    return _encoded_detail(error_details_pb2.RetryInfo(retry_delay=delay))
+
+
+def _encoded_detail(detail: Message) -> bytes:
+    """A status that has nothing but this detail."""
+    status = status_pb2.Status()
+    status.details.add().Pack(detail)
+    encoded: bytes = status.SerializeToString()
+    return encoded
+
+
 def _retry_after(error: KtrdrError) -> int | None:
     """The milliseconds after which to come back; clients take negative ones for never."""
     seconds: float | None = getattr(error, "retry_after", None)
@@ -79,10 +113,10 @@ def _retry_after(error: KtrdrError) -> int | None:
     return int(1000 * min(max(0.0, seconds), _LONGEST_DELAY))
 
 
-def _error_info(error: KtrdrError) -> error_details_pb2.ErrorInfo:
+def _error_info(reason: str, facts: Iterable[tuple[str, str]]) -> error_details_pb2.ErrorInfo:
     """Reason, domain and as many of the error's facts as fit."""
-    info = error_details_pb2.ErrorInfo(reason=shorten(error.reason, _MAX_KEY), domain=DOMAIN)
-    for key, value in error.metadata.items():
+    info = error_details_pb2.ErrorInfo(reason=shorten(reason, _MAX_KEY), domain=DOMAIN)
+    for key, value in facts:
         fact = {shorten(key, _MAX_KEY): shorten(value, _MAX_VALUE)}
         size = error_details_pb2.ErrorInfo(metadata=fact).ByteSize()
         if info.ByteSize() + size <= _MAX_INFO:
@@ -104,9 +138,3 @@ def _bad_request(error: InvalidArgumentError, room: int) -> error_details_pb2.Ba
             message.field_violations.add(field="", description=f"and {left} more")
             break
     return message
-
-
-def _packed(message: Message) -> AnyMessage:
-    packed = AnyMessage()
-    packed.Pack(message)
-    return packed

@@ -19,6 +19,14 @@ def test_times_to_return_grow_with_the_number_that_was_turned_away(clock: FakeCl
     assert min(returns[400:]) > max(returns[:20])
 
 
+def test_times_to_return_are_hundredths_of_a_second(clock: FakeClock) -> None:
+    """So that no more than a few thousand different ones are ever encoded."""
+    times = ReturnTimes(clock)
+    returns = [times.take() for _ in range(500)]
+
+    assert [round(seconds, 2) for seconds in returns] == returns
+
+
 def test_nobody_is_kept_away_longer_than_thirty_seconds(clock: FakeClock) -> None:
     times = ReturnTimes(clock)
 
