@@ -18,6 +18,7 @@ from shared.rpc.errors import (
     HostUnreachableError,
     KtrdrError,
     StartUnknownError,
+    cut_off,
 )
 
 logger = logging.getLogger("ktrdr.operations")
@@ -71,15 +72,10 @@ class Flights:
         """
         try:
             stopped = self._read_pages(live, source, flight, left, first)
-        except HostTimeoutError as error:
-            # A reader in a hurry, or with little time left, proves nothing about the host.
-            if timeout >= FULL_TIMEOUT and left >= PATIENT:
-                self._fail(live, source, flight, error)
-            return error
-        except StartUnknownError as error:
-            return error  # a read by itself asks again, so it must not be kept from that
         except KtrdrError as error:
-            self._fail(live, source, flight, error)
+            cut_off(error)
+            if _counts(error, left, timeout):
+                self._fail(live, source, flight, error)
             return error
         else:
             self._outages.forget(live, source)
@@ -133,6 +129,14 @@ class Flights:
                 return slow(live, left)
         log_refresh(live, source, first_cursor)
         return None
+
+
+def _counts(error: KtrdrError, left: float, timeout: float) -> bool:
+    """Whether an error says that the next reader would fare no better."""
+    if isinstance(error, HostTimeoutError):
+        # A reader in a hurry, or with little time left, proves nothing about the host.
+        return timeout >= FULL_TIMEOUT and left >= PATIENT
+    return not isinstance(error, StartUnknownError)  # a read by itself asks for that again
 
 
 def log_refresh(live: LiveOperation, source: OperationSource, first_cursor: int) -> None:

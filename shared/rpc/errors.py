@@ -370,3 +370,16 @@ class OperationCancelledError(KtrdrError):
 
     code = Code.CANCELLED
     reason = "CANCELLED"
+
+
+def cut_off(error: BaseException) -> None:
+    """Let go of the calls an error came through, before it is kept or told.
+
+    Its traceback has their frames, they have their variables, and among those is
+    often the error itself: all of it would wait for a garbage collection. An error
+    that is raised for several callers would collect the frames of each.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        seen.__traceback__ = None
+        seen = seen.__cause__ or seen.__context__

@@ -18,7 +18,13 @@ import grpc
 
 from shared.rpc.call_tracing import CallTracer, traced
 from shared.rpc.channel import open_channel
-from shared.rpc.errors import Code, HostNotConnectedError, HostUnreachableError, KtrdrError
+from shared.rpc.errors import (
+    Code,
+    HostNotConnectedError,
+    HostUnreachableError,
+    KtrdrError,
+    cut_off,
+)
 from shared.rpc.failed_call import domain_error, read_failed_call
 from shared.rpc.security import PLAIN, ClientSecurity
 from shared.rpc.via import forwarded
@@ -144,6 +150,7 @@ class HostChannel:
             raise self._closed_error() from error
         except grpc.RpcError as error:
             connection.note(error)
+            cut_off(error)  # it is the call itself
             raise self.error_of(error, timeout) from error
         finally:
             if call is not None:
@@ -260,4 +267,5 @@ class PendingCall:
         except grpc.RpcError as error:
             if self.connection is not None:
                 self.connection.note(error)
+            cut_off(error)  # it is the future itself
             raise self.channel.error_of(error, self.timeout) from error

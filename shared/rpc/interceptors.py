@@ -23,6 +23,7 @@ from shared.rpc.errors import (
     InvalidArgumentError,
     KtrdrError,
     RequestTooLargeError,
+    cut_off,
 )
 from shared.rpc.status import MAX_MESSAGE, grpc_code, shorten, trailers_of
 
@@ -235,6 +236,7 @@ def _abort(method: str, context: grpc.ServicerContext, error: Exception) -> None
         if _is_over(context, error):
             raise error  # gRPC knows what to do with it
         error = _named(method, context, error)
+    cut_off(error)
     context.set_trailing_metadata(trailers_of(error))
     context.abort(grpc_code(error.code), shorten(error.message, MAX_MESSAGE))
 
