@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 
 import pytest
 from grpc import StatusCode
@@ -74,12 +75,16 @@ def test_a_request_id_that_a_backend_takes_is_one_that_its_host_takes(
 
 
 def test_reading_an_operation_tells_its_host_also_after_a_listing_could_not(tmp_path: Path) -> None:
-    """The listing says that reading the operation by itself asks again."""
-    with hosted(tmp_path, cache_ttl=0.1) as pair:
+    """The listing says that reading the operation by itself asks again.
+
+    That start takes longer than an answer may be old; the answer that comes after it is young.
+    """
+    with hosted(tmp_path, cache_ttl=0.5) as pair:
         pair.relay.before(b"fuzzy_sets", pair.relay.cut)  # in every start, in no other call
         operation_id = _start(pair.running, "unknown")
         assert not pair.host.works
 
+        pair.host.before_start = lambda: Event().wait(0.6)
         pair.relay.restore()
         eventually(lambda: _listed_reason(pair.running) == "START_UNKNOWN")
         error = pair.look(operation_id).operation.freshness.refresh_error

@@ -112,7 +112,7 @@ class ScriptedHost:
     ) -> None:
         self.instance = instance or new_instance()
         self.works: dict[str, ScriptedWork] = {}
-        self.before_start: Callable[[], None] = lambda: None
+        self.before_start: Callable[[], object] = lambda: None
         owner = Owner(self.instance.id, self.instance.incarnation, address)
         self.operations = OperationsService(
             store or MemoryOperationStore(),
