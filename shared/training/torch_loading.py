@@ -13,11 +13,13 @@ _loading = threading.Lock()
 def load_torch() -> None:
     """Import torch, unless that has been done, and keep it out of garbage collections.
 
-    It leaves some hundred thousand objects. Each time all of them are looked through,
-    every thread stands still for 0.2 s, those that serve calls included.
+    It leaves some hundred thousand objects, and as many again when the first
+    optimiser is made. Each time all of them are looked through, every thread stands
+    still for 0.2 s, those that serve calls included.
     """
     with _loading:
         if "torch" not in sys.modules:
-            import torch  # noqa: F401
+            import torch
 
+            torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))])
             gc.freeze()
