@@ -14,8 +14,8 @@ def load_torch() -> None:
     """Import torch, unless that has been done, and keep it out of garbage collections.
 
     It leaves some hundred thousand objects, and as many again when the first
-    optimiser is made. Each time all of them are looked through, every thread stands
-    still for 0.2 s, those that serve calls included.
+    optimiser is made. Each time all of them were looked through, every thread would
+    stand still for 0.2 s, those that serve calls included.
     """
     with _loading:
         if "torch" not in sys.modules:

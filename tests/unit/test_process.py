@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -113,11 +114,23 @@ class Parts:
         return self._ends
 
 
+class Frozen(Parts):
+    """Sees as well what is out of garbage collections when serving begins."""
+
+    frozen = 0
+
+    def start(self) -> None:
+        """Look, and be told to stop."""
+        self.frozen = gc.get_freeze_count()
+        super().start()
+
+
 @pytest.fixture
 def _process_as_it_was() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     interval = sys.getswitchinterval()
     yield
+    gc.unfreeze()
     sys.setswitchinterval(interval)
     for number, handler in handlers.items():
         signal.signal(number, handler)
@@ -208,6 +221,14 @@ def test_a_signal_during_the_start_is_not_lost(capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().out == "probe ready on 127.0.0.1:7\n"
     assert (parts.told[:4], parts.told[-1]) == (["bind", "advertise", "recover", "start"], "stop")
     assert pytest.approx(SWITCH_INTERVAL, rel=0.01) == sys.getswitchinterval()
+
+
+@pytest.mark.usefixtures("_process_as_it_was")
+def test_what_has_been_loaded_is_out_of_garbage_collections_before_calls_are_served() -> None:
+    loaded, parts = len(gc.get_objects()), Frozen()
+    anything: Any = parts
+    serve_until_stopped("probe", anything, anything, [anything], grace=0.5)
+    assert parts.frozen > 0.9 * loaded > 10_000
 
 
 @pytest.mark.parametrize("everywhere", ["0.0.0.0", "[::]"])  # noqa: S104  # compared
