@@ -37,7 +37,7 @@ Absolute times are those of one machine on one day. What is judged are ratios: w
 runs side by side in interleaved rounds, so that noise hits all alike. A ratio with brackets is
 taken within each round; what is judged is the median of all rounds, in brackets are the first and
 the ninth decile. A ratio without them, of isolation, of overload and of the clients of growth, is
-that of two figures over all rounds.
+that of two figures over all rounds, unless its row says otherwise.
 The rivals' versions are pinned; what they do stands in [benchmarks/rivals](../benchmarks/rivals).
 """
 REPEATING = """\
