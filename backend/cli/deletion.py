@@ -64,7 +64,9 @@ def _print(outcome: _Outcome, address: str) -> None:
     if outcome.deleted:
         note("The models and bars that the work has made are not touched.")
     for operation_id, error in outcome.refused.items():
-        note(f"Not deleted: {operation_id}: {error.message}")
+        note(f"Not deleted: {operation_id or repr('')}: {error.message}")
+        for detail in error.details:
+            note(f"  - {detail}")
         if error.reason == _ACTIVE:
             typed = f"{operation_id} --wait{backend_argument(address)}"
             note(f"  Stop it first: ktrdr operations cancel {typed}")

@@ -69,6 +69,18 @@ def test_the_exit_code_is_that_of_the_refusals(
     assert "Traceback" not in ended.stderr
 
 
+def test_an_id_that_is_refused_is_told_with_what_is_wrong_with_it(
+    ktrdr: Run, scripted: ScriptedBackend
+) -> None:
+    violations = [("operation_id", "is required")]
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    scripted.script("DeleteOperation", Refusal(code, "Bad.", "INVALID_ARGUMENT", violations))
+    ended = ktrdr(*DELETE, "")
+    assert ExitCode.USAGE == ended.exit_code
+    assert ended.stderr.startswith("Not deleted: '': ")
+    assert "  - operation_id: is required" == ended.stderr.splitlines()[-1]
+
+
 def test_a_record_that_could_not_be_forgotten_now_says_when_to_come_back(
     ktrdr: Run, scripted: ScriptedBackend
 ) -> None:
