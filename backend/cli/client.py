@@ -117,6 +117,7 @@ class Backend:
             whole.next_page_token = page.next_page_token
             whole.total_count, whole.active_count = page.total_count, page.active_count
             whole.unreachable.extend(set(page.unreachable) - set(whole.unreachable))
+            whole.instance, whole.incarnation = page.instance, page.incarnation
             if not page.next_page_token or len(whole.operations) >= limit:
                 return whole
 

@@ -43,6 +43,14 @@ def test_pages_of_operations_are_read_up_to_the_limit(scripted: ScriptedBackend)
     assert all(list(r.types) == [op.OPERATION_TYPE_TRAINING] for r in requests)
 
 
+def test_operations_of_several_pages_say_who_answered(scripted: ScriptedBackend) -> None:
+    page = service.ListOperationsResponse(instance="3f2a9c1b", incarnation="8d1c0e77")
+    scripted.script("ListOperations", page)
+    with Backend(scripted.address) as backend:
+        found = backend.list_operations(service.ListOperationsRequest(), 4)
+    assert ("3f2a9c1b", "8d1c0e77") == (found.instance, found.incarnation)
+
+
 def test_pages_of_models_are_read_to_the_last(scripted: ScriptedBackend) -> None:
     first = models_service_pb2.ListModelsResponse(models=[model("a")], unreadable=["x"])
     first.next_page_token = "b"  # noqa: S105 - a page token is no secret
