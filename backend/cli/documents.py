@@ -11,7 +11,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 
 from ktrdr.marketdata.v1 import bar_pb2
-from ktrdr.operations.v1 import operation_pb2
+from ktrdr.operations.v1 import operation_pb2, operations_service_pb2
 from ktrdr.training.v1 import training_pb2
 
 _RESULT_TYPES = (training_pb2.TrainingResult, bar_pb2.DataLoadResult)
@@ -29,7 +29,21 @@ def to_json(message: Message) -> dict[str, Any]:
     """A message as protobuf's JSON, with fields at their default written out."""
     if isinstance(message, operation_pb2.Operation):
         return _operation_to_json(message)
+    if isinstance(message, operations_service_pb2.ListOperationsResponse):
+        return _listing_to_json(message)
     return _to_dict(message)
+
+
+def _listing_to_json(
+    listing: operations_service_pb2.ListOperationsResponse,
+) -> dict[str, Any]:
+    bare = operations_service_pb2.ListOperationsResponse()
+    bare.CopyFrom(listing)
+    bare.ClearField("operations")
+    operations = [_operation_to_json(operation) for operation in listing.operations]
+    others = _to_dict(bare)
+    del others["operations"]
+    return {"operations": operations, **others}
 
 
 def _operation_to_json(operation: operation_pb2.Operation) -> dict[str, Any]:
