@@ -40,7 +40,8 @@ def save_candles(path: Path, bars: Bars) -> None:
     for axes in (prices, volume):
         axes.grid(visible=True, alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(_title(bars, candles, each), fontsize=13)
+    # A dollar in a symbol is no formula.
+    figure.suptitle(_title(bars, candles, each).replace("$", r"\$"), fontsize=13)
     figure.savefig(path, format="png", dpi=130)
 
 
@@ -48,6 +49,8 @@ def _draw_prices(axes: Axes, candles: Sequence[Candle]) -> None:
     """Draw bodies and wicks; a body without height is still a line."""
     places = range(len(candles))
     colors = [_color(candle) for candle in candles]
+    # Bars stand on the frame, by default; the lowest body would look cut off there.
+    axes.use_sticky_edges = False
     axes.vlines(places, [c.low for c in candles], [c.high for c in candles], colors, linewidth=0.9)
     least = (max(c.high for c in candles) - min(c.low for c in candles)) / 600
     axes.bar(

@@ -45,7 +45,9 @@ def save_plot(
         )
     for axes in (loss, accuracy):
         axes.legend(framealpha=0.95, edgecolor="none", fontsize=9)
-    figure.suptitle(_title(operation, best, len(epochs)), fontsize=13)
+    # Dollars are of names that come from elsewhere, not of formulas.
+    title = _title(operation, best, len(epochs)).replace("$", r"\$")
+    figure.suptitle(title, fontsize=13, wrap=True)
     figure.savefig(path, format="png", dpi=130)
 
 

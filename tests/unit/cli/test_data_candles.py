@@ -71,6 +71,22 @@ def test_too_many_bars_are_taken_together() -> None:
     assert "each candle is" in drawn(some_bars(500))[-1]
 
 
+def test_a_candle_that_ends_at_the_lowest_price_does_not_touch_the_frame(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    save_candles(path, Bars("IBM", "1d", (chunk(FALLS._replace(low=FALLS.close)),)))
+    picture = imread(path)[:, :, :3]
+    column = picture[:, picture.shape[1] // 3]
+    filled = column.max(axis=1) - column.min(axis=1) > 0.3
+    end = filled.argmax() + (~filled[filled.argmax() :]).argmax()
+    assert column[end : end + 6].max(axis=1).min() > 0.5
+
+
+def test_dollars_in_a_symbol_are_no_formula(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    save_candles(path, Bars("$A^$", "1d", (chunk(RISES),)))
+    assert path.is_file()
+
+
 @pytest.mark.parametrize("count", [1, 3, 2_000])
 @pytest.mark.parametrize("timeframe", ["1d", "5m"])
 def test_the_picture_is_a_png_of_a_readable_size(

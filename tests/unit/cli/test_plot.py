@@ -4,6 +4,7 @@ import pytest
 from matplotlib.image import imread
 
 from backend.cli.plot import best_epoch, save_plot
+from ktrdr.training.v1 import training_pb2
 from tests.unit.cli.samples import COMPLETED, FAILED, epoch, operation
 
 
@@ -14,6 +15,31 @@ def test_the_picture_is_a_png_of_a_readable_size(tmp_path: Path, epochs: int) ->
     height, width = imread(path).shape[:2]
     assert width >= 1000
     assert height >= 500
+
+
+def test_a_title_that_is_wider_than_the_picture_is_not_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    long = training_pb2.TrainingResult(
+        model_name=f"{'long_' * 12}/1d_v1",
+        symbols=[f"SYM{n}" for n in range(100)],
+        timeframes=["1d"],
+    )
+    ended = operation(COMPLETED)
+    ended.result.Pack(long)
+    save_plot(path, ended, [epoch(1), epoch(2)])
+    picture = imread(path)[:, :, :3]
+    assert (1.0, 1.0) == (picture[:, :3].min(), picture[:, -3:].min())
+    height, width = picture.shape[:2]
+    assert width >= 1000
+    assert height >= 500
+
+
+def test_dollars_in_symbols_are_no_formula(tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    ended = operation(COMPLETED)
+    ended.result.Pack(training_pb2.TrainingResult(model_name="m", symbols=["$A^$"]))
+    save_plot(path, ended, [epoch(1)])
+    assert path.is_file()
 
 
 def test_a_training_that_failed_has_a_picture_too(tmp_path: Path) -> None:
