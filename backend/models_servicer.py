@@ -67,7 +67,7 @@ class HostModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
         answers, silent = self._ask("GetModel", request, context, refusals)
         found = _distinct([*found, *(answer.model for answer in answers)])
         if not found:
-            raise _missing(request.name, refusals, silent)
+            raise _missing(request, refusals, silent)
         if len(found) > 1:
             raise _ambiguous(request.name, found)
         return pb.GetModelResponse(model=found[0])
@@ -136,17 +136,19 @@ def _nanos(model: model_pb2.Model) -> int:
     return model.create_time.ToNanoseconds()
 
 
-def _missing(name: str, refusals: Sequence[KtrdrError], silent: Sequence[str]) -> KtrdrError:
+def _missing(
+    request: pb.GetModelRequest, refusals: Sequence[KtrdrError], silent: Sequence[str]
+) -> KtrdrError:
     """Why no model can be given: what stands in the way weighs more than that none was found."""
     if refusals:
         return refusals[0]
     if silent:
         return HostUnreachableError(
-            f"No model {name!r} was found, and not every host could be asked: "
+            f"No model {request.name!r} was found, and not every host could be asked: "
             f"{', '.join(silent)}. Ask again once they answer.",
             metadata={"targets": ",".join(silent)},
         )
-    return ModelNotFoundError(name)
+    return ModelNotFoundError(request.name, request.instance)
 
 
 def _ambiguous(name: str, found: Sequence[model_pb2.Model]) -> KtrdrError:

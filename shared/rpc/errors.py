@@ -139,16 +139,22 @@ class OperationNotFoundError(NotFoundError):
 
 
 class ModelNotFoundError(NotFoundError):
-    """No model has this name."""
+    """No model has this name, or none of those that the instance asked for has trained."""
 
     reason = "MODEL_NOT_FOUND"
 
-    def __init__(self, name: str) -> None:
-        super().__init__(
-            f"There is no model {name!r} here. ListModels (`ktrdr models list`) "
-            "shows those there are.",
-            metadata={"name": name[:200]},
-        )
+    def __init__(self, name: str, instance: str = "") -> None:
+        if instance:
+            message = (
+                f"There is no model {name!r} of an instance {instance!r} here. Without instance, "
+                "GetModel (`ktrdr models show`) says whose there is."
+            )
+        else:
+            message = (
+                f"There is no model {name!r} here. ListModels (`ktrdr models list`) "
+                "shows those there are."
+            )
+        super().__init__(message, metadata={"name": name[:200]})
 
 
 class AlreadyExistsError(KtrdrError):

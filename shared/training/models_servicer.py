@@ -37,7 +37,7 @@ class ModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
             raise InvalidArgumentError.of("instance", f"must be at most {MAX_INSTANCE} characters")
         model = self._models.get(request.name)
         if not model.result.instance.startswith(request.instance):
-            raise ModelNotFoundError(request.name)
+            raise ModelNotFoundError(request.name, request.instance)
         return pb.GetModelResponse(model=model_to_proto(model, whole=True))
 
     def ListModels(  # noqa: N802  # the contract's name

@@ -326,6 +326,28 @@ def test_a_name_that_several_processes_use_needs_the_instance(its: Holding) -> N
         assert instance == its.get("a/1d_v1", instance).model.result.instance
 
 
+def test_a_model_that_only_others_have_trained_is_not_said_to_be_missing(its: Holding) -> None:
+    its.own.models = [model("a/1d_v1", "me")]
+    its.host(model("a/1d_v1", "one"))
+
+    status = status_in(failure_of(lambda: its.get("a/1d_v1", "two")))
+
+    assert "MODEL_NOT_FOUND" == required(status, error_details_pb2.ErrorInfo).reason
+    assert (
+        "There is no model 'a/1d_v1' of an instance 'two' here. Without instance, GetModel "
+        "(`ktrdr models show`) says whose there is."
+    ) == status.message
+
+
+def test_a_process_that_only_has_its_own_models_says_so_as_well() -> None:
+    servicer = ModelsServicer(Shelf([model("a/1d_v1", "me")]))  # type: ignore[arg-type]  # as a store
+    with served([serving(servicer)]) as wire:
+        stub = models_service_pb2_grpc.ModelsServiceStub(wire.channel)
+        request = pb.GetModelRequest(name="a/1d_v1", instance="two")
+        error = failure_of(lambda: stub.GetModel(request, timeout=TIMEOUT))
+    assert "There is no model 'a/1d_v1' of an instance 'two' here." in status_in(error).message
+
+
 def test_a_model_in_a_folder_that_several_share_is_one(its: Holding) -> None:
     its.own.models = [model("a/1d_v1", "one")]
     its.host(model("a/1d_v1", "one"))
