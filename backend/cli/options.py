@@ -44,6 +44,15 @@ def resolve_address(ctx: typer.Context, value: str) -> str:
     return address
 
 
+def refuse_empty_id(value: str | None) -> str | None:
+    """A request id as given; one made up in place of an empty one would start work twice."""
+    if value == "":
+        raise typer.BadParameter(
+            "it is empty; name the request, or leave the option out to have a name made up."
+        )
+    return value
+
+
 BackendOption = Annotated[
     str,
     typer.Option(
@@ -73,9 +82,10 @@ EndDateOption = Annotated[
     typer.Option(metavar="YYYY-MM-DD", help="Last day, UTC, included. Default: the last there is."),
 ]
 RequestIdOption = Annotated[
-    str,
+    str | None,
     typer.Option(
         metavar="ID",
+        callback=refuse_empty_id,
         help="Names the request: the same one again starts nothing twice. Default: made up.",
     ),
 ]

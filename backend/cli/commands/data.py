@@ -57,7 +57,7 @@ def load(
             help="Fetch what has not been loaded, or the full range again.",
         ),
     ] = Mode.MISSING,
-    request_id: RequestIdOption = "",
+    request_id: RequestIdOption = None,
     detach: DetachOption = False,
     output: FormatOption = Format.TABLE,
     backend: BackendOption = "",
@@ -72,7 +72,7 @@ def load(
     period = parse_period(start_date, end_date)
     from backend.cli import loading
 
-    order = loading.Order(names, timeframe, period, mode.name, request_id)
+    order = loading.Order(names, timeframe, period, mode.name, request_id or "")
     raise typer.Exit(loading.load(order, backend, ctx.obj, detach=detach, output=output))
 
 

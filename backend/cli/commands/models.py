@@ -47,7 +47,7 @@ def train(
         typer.Option(metavar="N", min=0, max=MAX_INT64, help="Makes the run repeatable."),
     ] = None,
     set_: SetOption = None,
-    request_id: RequestIdOption = "",
+    request_id: RequestIdOption = None,
     detach: DetachOption = False,
     plot: PlotOption = None,
     output: FormatOption = Format.TABLE,
@@ -70,7 +70,7 @@ def train(
     text = read_strategy(strategy, "--strategy")
     from backend.cli import training
 
-    order = training.Order(text, *names, period, seed, overrides, request_id)
+    order = training.Order(text, *names, period, seed, overrides, request_id or "")
     raise typer.Exit(
         training.train(order, backend, ctx.obj, detach=detach, plot=plot, output=output)
     )

@@ -37,6 +37,15 @@ def load(ktrdr: Run, scripted: ScriptedBackend) -> Run:
     return lambda *arguments: ktrdr("data", "load", *arguments)
 
 
+def test_a_request_id_that_is_empty_is_refused_and_none_made_up_in_its_place(
+    load: Run, scripted: ScriptedBackend
+) -> None:
+    ended = load("IBM", "1d", "--request-id", "")
+    assert ExitCode.USAGE == ended.exit_code
+    assert "Invalid value for '--request-id': it is empty" in ended.complaint
+    assert not scripted.requests["StartDataLoad"]
+
+
 def test_a_load_is_started_and_watched_symbol_by_symbol(load: Run) -> None:
     ended = load("IBM,GOOG", "1d")
     assert ExitCode.DONE == ended.exit_code

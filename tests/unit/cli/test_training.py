@@ -74,6 +74,15 @@ def test_each_command_makes_up_a_request_id_of_its_own(
     assert first != second
 
 
+def test_a_request_id_that_is_empty_is_refused_and_none_made_up_in_its_place(
+    train: Run, scripted: ScriptedBackend
+) -> None:
+    ended = train("--request-id", "")
+    assert ended.exit_code == ExitCode.USAGE
+    assert "Invalid value for '--request-id': it is empty" in ended.complaint
+    assert not scripted.requests["StartTraining"]
+
+
 def test_a_start_is_repeated_once_with_the_same_request_id(
     train: Run, scripted: ScriptedBackend, fake_time: FakeTime
 ) -> None:
