@@ -55,8 +55,19 @@ class Process:
         self.channels.close()
 
 
-def guarded(main: Callable[[], None]) -> int:
-    """Run a process's main; return its exit code, with errors as sentences."""
+def guarded(main: Callable[[], None], arguments: Sequence[str] = ()) -> int:
+    """Run a process's main; return its exit code, with errors as sentences.
+
+    `arguments` are those of a command line that takes none: one that is left
+    unread would seem to have been heeded.
+    """
+    if arguments:
+        text = (
+            f"{' '.join(arguments)!r} is not taken, nor any other argument. Settings are variables "
+            "of the environment, such as KTRDR_HOME; ARCHITECTURE.md lists them all."
+        )
+        print(f"Cannot start: {text}", file=sys.stderr)  # noqa: T201  # before logging is set up
+        return 2
     try:
         main()
     except SettingsError as error:

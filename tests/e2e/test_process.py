@@ -122,3 +122,18 @@ def test_a_signal_is_not_lost_if_another_thread_gets_it_first(tmp_path: Path) ->
         code = backend.process.wait(30)
 
     assert 0 == code
+
+
+@pytest.mark.parametrize("process", ["backend", "training_host", "ib_host"])
+def test_an_argument_is_refused_before_a_process_starts(process: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", process, "--port", "50099"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert (2, "") == (done.returncode, done.stdout)
+    assert "Cannot start: '--port 50099' is not taken" in done.stderr

@@ -164,6 +164,21 @@ def test_errors_of_the_start_are_sentences(
     assert told.out == ""
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["--port", "50099"]])
+def test_arguments_start_nothing_and_are_told_that_settings_are_variables(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    begun: list[str] = []
+
+    assert guarded(lambda: begun.append("main"), arguments) == 2
+    told = capsys.readouterr()
+    assert (
+        f"Cannot start: {' '.join(arguments)!r} is not taken, nor any other argument. Settings are "
+        "variables of the environment, such as KTRDR_HOME; ARCHITECTURE.md lists them all.\n"
+    ) == told.err
+    assert ([], "") == (begun, told.out)
+
+
 def test_a_defect_keeps_its_trace() -> None:
     def main() -> None:
         raise RuntimeError("a defect")
