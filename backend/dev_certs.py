@@ -8,6 +8,7 @@ tools that `make setup` installs.
 
 from __future__ import annotations
 
+import argparse
 import os
 import secrets
 import sys
@@ -94,7 +95,9 @@ def _write(path: Path, content: bytes) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Make the files and say which there are."""
-    folder = Path(arguments[0]) if arguments else FOLDER
+    parser = argparse.ArgumentParser(prog="python -m backend.dev_certs", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="where (%(default)s)")
+    folder: Path = parser.parse_args(arguments).folder
     make_dev_certs(folder)
     print(
         f"Made in {folder}, good for {DAYS} days and for servers called {', '.join(NAMES)}:\n"

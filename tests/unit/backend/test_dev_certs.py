@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from backend.dev_certs import DevCerts, make_dev_certs
+from backend.dev_certs import DevCerts, make_dev_certs, run
 from shared.rpc.certificates import CA, read_authorities, read_key_pair
 from shared.rpc.tokens import Scope, read_token, read_tokens
 from shared.security import client_security, server_security
@@ -76,6 +76,19 @@ def test_run_as_a_program_it_says_what_it_made_and_no_token(tmp_path: Path) -> N
     told = {name.strip(",") for line in done.stdout.splitlines()[1:] for name in line.split()[:2]}
     assert {path.name for path in folder.iterdir()} <= told
     assert read_token(folder / "write.token") not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code"), [(["--help"], 0), (["--folder", "x"], 2), (["x", "y"], 2)]
+)
+def test_a_mistaken_call_makes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], exit_code: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as left:
+        run(arguments)
+    assert exit_code == left.value.code
+    assert [] == list(tmp_path.iterdir())
 
 
 def test_what_is_made_is_not_put_under_version_control() -> None:
