@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -102,10 +103,11 @@ def _explained(error: RpcFailedError, wanted: Wanted, address: str) -> CommandEr
     if error.reason != "SERIES_NOT_FOUND":
         return in_options(error, _OPTIONS)
     backend = backend_argument(address)
+    series = f"{shlex.quote(wanted.symbol)} {wanted.timeframe}"
     return CommandError(
         f"no {wanted.timeframe} bars of {wanted.symbol} have been loaded ({error.reason}).",
         exit_code=error.exit_code,
-        hint=f"Load them:          ktrdr data load {wanted.symbol} {wanted.timeframe}{backend}\n"
+        hint=f"Load them:          ktrdr data load {series}{backend}\n"
         f"See what there is:  ktrdr data list{backend}",
     )
 

@@ -124,6 +124,15 @@ def test_a_series_that_is_not_there_says_how_to_load_it(
     assert "ktrdr data list" in ended.stderr
 
 
+def test_a_symbol_that_means_something_to_a_shell_is_quoted_in_what_to_type(
+    show: Run, scripted: ScriptedBackend
+) -> None:
+    scripted.script("ReadBars", NOT_FOUND)
+    ended = show("M&M", "1d")
+    assert "Error: no 1d bars of M&M have been loaded" in ended.stderr
+    assert "ktrdr data load 'M&M' 1d" in ended.stderr
+
+
 def test_a_bad_field_is_told_with_its_argument(show: Run, scripted: ScriptedBackend) -> None:
     violations = [("timeframe", "must be one of 1m")]
     code = grpc.StatusCode.INVALID_ARGUMENT
