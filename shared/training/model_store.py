@@ -21,7 +21,7 @@ from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from shared.durable import sync_folder, sync_folders
 from shared.marketdata.timeframes import TIMEFRAMES
@@ -200,7 +200,9 @@ class ModelStore:
             strategy = (path / _STRATEGY).read_text("utf-8")
             size = sum(file.stat().st_size for file in path.iterdir())
             (path / _WEIGHTS).stat()
-        except (OSError, ValueError) as error:  # pydantic's and unicode's are ValueErrors
+        except ValidationError as error:
+            raise ModelUnreadableError(name, _first_fault(error)) from error
+        except (OSError, ValueError) as error:  # unicode's is a ValueError
             raise ModelUnreadableError(name, error) from error
         return SavedModel(
             name=name,
@@ -212,6 +214,13 @@ class ModelStore:
             scaler=kept.scaler,
             result=replace(kept.result, model_name=name, model_path=str(path)),
         )
+
+
+def _first_fault(error: ValidationError) -> str:
+    """What is wrong with a description, in one line."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return ": ".join(filter(None, (_DESCRIPTION, place, first["msg"])))
 
 
 @contextmanager

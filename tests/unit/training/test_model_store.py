@@ -227,6 +227,26 @@ def test_unreadable_models_are_named(
 
 
 @pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"junk", "model.json: Invalid JSON: expected value at line 1 column 1"),
+        (b"{}", "model.json: format: Field required"),
+    ],
+)
+def test_what_is_wrong_with_a_description_is_told_in_one_line(
+    content: bytes, told: str, store: ModelStore, trained: Trained
+) -> None:
+    saved = store.save(trained())
+    (saved.path / "model.json").write_bytes(content)
+
+    with pytest.raises(ModelUnreadableError) as caught:
+        store.get(saved.name)
+
+    assert f"The model {saved.name!r} cannot be read ({told}). " in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
     ("file", "content"),
     [("weights.safetensors", b"no tensors"), ("strategy.yaml", b"name: x")],
 )
