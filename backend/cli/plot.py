@@ -35,7 +35,7 @@ def save_plot(
     _draw(accuracy, epochs, "accuracy", best)
     loss.set_title("Loss (cross-entropy)")
     accuracy.set_title("Accuracy")
-    accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1.0, decimals=0))
+    accuracy.yaxis.set_major_formatter(PercentFormatter(xmax=1.0))
     if result:
         accuracy.axhline(
             result.validation.baseline_accuracy,

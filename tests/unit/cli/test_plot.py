@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from backend.cli.plot import best_epoch, save_plot
@@ -40,6 +41,22 @@ def test_dollars_in_symbols_are_no_formula(tmp_path: Path) -> None:
     ended.result.Pack(training_pb2.TrainingResult(model_name="m", symbols=["$A^$"]))
     save_plot(path, ended, [epoch(1)])
     assert path.is_file()
+
+
+def test_an_accuracy_is_marked_where_its_label_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: drawn.append(figure))
+    few = [epoch(1), epoch(2)]
+    for metric, accuracy in zip(few, (0.46, 0.64), strict=True):
+        metric.values["train_accuracy"] = metric.values["val_accuracy"] = accuracy
+    save_plot(tmp_path / "p.png", operation(FAILED), few)
+    drawn[0].canvas.draw()
+    axis = drawn[0].axes[1].yaxis
+    places = list(axis.get_majorticklocs())
+    told = axis.get_major_formatter().format_ticks(places)
+    assert pytest.approx(places) == [float(text.rstrip("%")) / 100 for text in told]
 
 
 def test_a_training_that_failed_has_a_picture_too(tmp_path: Path) -> None:
