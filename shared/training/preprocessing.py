@@ -178,7 +178,7 @@ def _too_few_bars(
     span = f" from {bars.index[0]:%Y-%m-%d} to {bars.index[-1]:%Y-%m-%d}" if len(bars) else ""
     return InsufficientDataError(
         f"{symbol} {timeframe} has {len(bars)} bars{span} in the range asked for; "
-        f"training_data.history_required is {required}. Use a longer range or lower "
-        "history_required.",
+        f"training_data.history_required is {required}. Use a longer range, load more bars if "
+        "only some have been loaded, or lower history_required.",
         metadata={"symbol": symbol, "bars": str(len(bars)), "required": str(required)},
     )

@@ -136,6 +136,7 @@ def test_too_few_bars_are_refused(
         preprocess(small(), make_bars({"AAA": walk(count, 1)}), make_bridge(1), request)
 
     assert "INSUFFICIENT_DATA" == caught.value.reason
+    assert "load more bars if only some have been loaded" in caught.value.message
     assert f"AAA 1d has {count} bars from 2020-01-06" in caught.value.message
     assert {"symbol": "AAA", "bars": str(count), "required": "200"} == caught.value.metadata
 
