@@ -184,11 +184,17 @@ class HostAdapter(Generic[OrderT]):
             # Another process has come to the address since it was asked.
             owner = Owner(started.instance, "", host.target)
             self._operations.assign_owner(operation_id, owner, facts)
+
+        def start_again(timeout: float) -> Started:
+            give_up_at = self._clock.monotonic() + timeout
+            self._operations.assign_owner(operation_id, owner, facts)
+            return start(max(0.0, give_up_at - self._clock.monotonic()))
+
         self._operations.register_remote_stub(
             operation_id,
             host.operations,
             host_operation_id,
-            start_again=start if started is None else None,
+            start_again=start_again if started is None else None,
         )
 
     def _not_a_host(self, host: WorkHost[OrderT], started: Started) -> KtrdrError:

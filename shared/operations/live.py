@@ -170,11 +170,12 @@ class LiveOperation:
 
     # ------------------------------------------------------------- transitions
 
-    def assign(self, owner: Owner, metadata: Mapping[str, str]) -> None:
-        """Name another owner and what belongs to it; nobody is at the work yet."""
+    def assign(self, owner: Owner, metadata: Mapping[str, str], told_by: str, at: datetime) -> None:
+        """Name another owner, about to be told, and what belongs to it; nobody is at the work."""
         with self.lock:
-            self._change(metadata={**self.record.operation.metadata, **metadata})
-            self.record = replace(self.record, owner=owner)
+            metadata = {**self.record.operation.metadata, **metadata}
+            self._change(metadata=metadata, update_time=at)
+            self.record = replace(self.record, owner=owner, told_by=told_by)
 
     def begin(self, worker: threading.Thread, at: datetime) -> bool:
         """PENDING → RUNNING, unless the operation has been ended meanwhile."""
@@ -282,8 +283,9 @@ class LiveOperation:
     def follow(self, record: OperationRecord, source: OperationSource) -> None:
         """Take the operation's owner from a record that another process has kept."""
         with self.lock:
-            self._change(metadata=record.operation.metadata)
-            self.record = replace(self.record, owner=record.owner)
+            updated = max(self.record.operation.update_time, record.operation.update_time)
+            self._change(metadata=record.operation.metadata, update_time=updated)
+            self.record = replace(self.record, owner=record.owner, told_by=record.told_by)
             self.source = source
 
     def seal(self) -> tuple[OperationRecord, list[Metric], int] | None:

@@ -241,6 +241,8 @@ class OperationRecord:
     """Whether the starter knows how it ended."""
     known_time: datetime | None = None
     """The instant the state is known for, if it is another process's; None if it is ours."""
+    told_by: str = ""
+    """The instance that tells the owner to start it; empty if it is the owner itself."""
 
     def of(self, operation: Operation) -> OperationRecord:
         """The same of a newer copy of the operation."""
@@ -252,4 +254,5 @@ class OperationRecord:
             self.starter,
             self.outcome_read,
             self.known_time,
+            self.told_by,
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from math import inf
 
 from shared.clock import Clock
 from shared.operations.live import LiveOperation
@@ -48,6 +49,8 @@ HOST_OPERATION_ID = "host_operation_id"
 """The fact that names the host's operation which one of ours stands for."""
 _RECONSIDER = 1.0
 """Seconds between two looks at what the store has of an operation that cannot be read."""
+_TELLING = 20.0
+"""Seconds that a process which has recorded the owner may take to tell it, at most."""
 _PAGE = 10_000
 """Metrics taken up at once."""
 
@@ -163,7 +166,7 @@ class Registry:
             return None
         if record.operation.status.terminal:
             return record if self._show_end(live, record) else live
-        if record.owner != live.record.owner:
+        if record.owner != live.record.owner or _told_anew(live.record, record):
             live.follow(record, self._source_of(record))
         return live
 
@@ -200,7 +203,18 @@ class Registry:
             self._clock,
             None,
             if_unknown=_if_unknown(record),
+            told_until=self._told_until(record),
         )
+
+    def _told_until(self, record: OperationRecord) -> float:
+        """Until when another process on this store may still be telling a host to start it.
+
+        What an earlier life of this one has not told it never will.
+        """
+        if record.told_by in {"", self._me.instance_id} or _heard_of(record):
+            return -inf
+        age = (self._clock.now() - record.operation.update_time).total_seconds()
+        return self._clock.monotonic() + _TELLING - max(0.0, age)
 
     def _stand_in(self, record: OperationRecord) -> LiveOperation:
         known = record.known_time or record.operation.update_time
@@ -249,5 +263,15 @@ def _if_unknown(record: OperationRecord) -> OperationError | None:
     """
     if not stands_for_host(record):
         return None
-    heard_of = record.operation.status is not OperationStatus.PENDING or record.known_time
-    return OPERATION_LOST if heard_of else NEVER_STARTED
+    return OPERATION_LOST if _heard_of(record) else NEVER_STARTED
+
+
+def _heard_of(record: OperationRecord) -> bool:
+    """Whether the owner has answered since it was recorded."""
+    started = record.operation.status is not OperationStatus.PENDING
+    return started or record.known_time is not None
+
+
+def _told_anew(known: OperationRecord, record: OperationRecord) -> bool:
+    """Whether the owner was to be told once more since it was `known`."""
+    return not _heard_of(record) and record.operation.update_time > known.operation.update_time

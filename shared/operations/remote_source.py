@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 
 from shared.clock import Clock
 from shared.operations.model import (
@@ -44,8 +45,8 @@ OPERATION_LOST = OperationError(
 NEVER_STARTED = OperationError(
     Code.ABORTED,
     "NEVER_STARTED",
-    "This process was restarted before it had told the host, which knows nothing of the "
-    "operation: nothing has run. Start it again with a new request_id.",
+    "The process that was to tell the host was stopped before it had, and the host knows nothing "
+    "of the operation: nothing has run. Start it again with a new request_id.",
     retryable=True,
 )
 
@@ -64,13 +65,16 @@ class RemoteSource:
         start_again: StartAgain | None,
         *,
         if_unknown: OperationError | None = OPERATION_LOST,
+        told_until: float = -inf,
     ) -> None:
         """`if_unknown` is how the operation ends if its owner does not know it.
 
-        None if that says nothing, because what has become of it stands elsewhere.
+        None if that says nothing, because what has become of it stands elsewhere. Nor
+        does it before `told_until`, on the monotonic clock: another process may be telling it.
         """
         self._stub = stub
         self._if_unknown = if_unknown
+        self._told_until = told_until
         self._id = host_operation_id
         self._owner = owner
         self._clock = clock
@@ -161,9 +165,16 @@ class RemoteSource:
         """The reading of a lost operation; None if the owner was perhaps never told.
 
         WrongHostError if it is another instance that does not know it;
-        UnavailableError OWNER_FORGOT if that says nothing.
+        UnavailableError OWNER_FORGOT if that says nothing, StartUnknownError if it
+        may be about to be told.
         """
         self._require_owner(error.metadata.get("instance", ""))
+        if self._clock.monotonic() < self._told_until:
+            raise StartUnknownError(
+                f"{self.target} does not know the operation yet; another process may just be "
+                "telling it to start.",
+                metadata={"target": self.target or ""},
+            ) from error
         if self._if_unknown is None:
             raise UnavailableError(
                 f"{self.target} does not know operation {self._id} any more.",

@@ -228,12 +228,15 @@ class OperationsService:
     def assign_owner(self, operation_id: str, owner: Owner, metadata: Mapping[str, str]) -> None:
         """Record who is to run an operation that is being started elsewhere, before it is told.
 
-        `metadata` is added to the operation's. Raises OperationNotFoundError if it
-        is not open here, StoreUnavailableError if that cannot be stored.
+        `metadata` is added to the operation's. Each time the owner is told anew, this is
+        recorded anew: whoever else asks the owner then knows that it may not have heard.
+        Raises OperationNotFoundError if it is not open here, also if another process on
+        the same store has ended it; StoreUnavailableError if that cannot be stored.
         """
         live = self._open(operation_id)
-        live.assign(owner, metadata)
+        live.assign(owner, metadata, self._owner.instance_id, self._clock.now())
         self._settler.save_strictly(live)
+        self._open(operation_id)
 
     def register_remote_stub(
         self,

@@ -63,6 +63,7 @@ def record_to_row(service: str, record: OperationRecord) -> dict[str, object]:
         "outcome_read": record.outcome_read,
         "known_time": _micros(record.known_time),
         "retention_time": _micros(ended),
+        "told_by": escaped(record.told_by),
     }
 
 
@@ -80,6 +81,7 @@ def row_to_record(row: Row[Any]) -> OperationRecord:
         starter=unescaped(row.starter),
         outcome_read=row.outcome_read,
         known_time=_time(row.known_time),
+        told_by=unescaped(row.told_by or ""),
     )
 
 

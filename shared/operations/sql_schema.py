@@ -53,6 +53,7 @@ OPERATIONS = Table(
     Column("known_time", BigInteger),
     # When it counts as ended; NULL for as long as it is open.
     Column("retention_time", BigInteger),
+    Column("told_by", Text),
 )
 METRICS = Table(
     "metrics",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -17,6 +18,8 @@ from ktrdr.operations.v1 import operations_service_pb2 as pb
 from ktrdr.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
 from ktrdr.training.v1 import training_service_pb2 as training_pb
 from ktrdr.training.v1.training_service_pb2_grpc import TrainingServiceStub
+from shared.operations.model import OperationStatus
+from shared.operations.remote_source import NEVER_STARTED
 from shared.rpc.errors import UnavailableError
 from tests.integration.hosted import Hosted, backend_on, host_id, hosted, let_end, restarted
 from tests.integration.refusals import refused
@@ -188,6 +191,25 @@ def test_a_host_that_was_never_told_is_told_by_the_next_read_once(
     assert [1, 2] == pair.epochs(ID)
     assert 1 == started.count
     assert [host_id(ID)] == _on_host(pair.host)
+
+
+def test_a_host_is_not_told_of_what_another_backend_has_given_up_meanwhile(
+    pair: Hosted, started: Started
+) -> None:
+    _never_tell(pair)
+    store = pair.running.backend.operations._store
+    kept = store.get(ID)
+    assert kept is not None
+    ended = replace(
+        kept.operation, status=OperationStatus.FAILED, end_time=kept.operation.create_time
+    )
+    store.finish(kept.of(replace(ended, error=NEVER_STARTED)))
+    pair.relay.restore()
+
+    operation = pair.running.operation(ID)
+
+    assert (FAILED, "NEVER_STARTED") == (operation.status, operation.error.reason)
+    assert 0 == started.count
 
 
 def test_readers_who_come_together_tell_the_host_once(pair: Hosted, started: Started) -> None:

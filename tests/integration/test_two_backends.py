@@ -25,6 +25,7 @@ from tests.integration.running import (
     CANCELLING,
     COMPLETED,
     FAILED,
+    PENDING,
     RUNNING,
     SMALL,
     RunningBackend,
@@ -265,6 +266,26 @@ def test_a_hosts_work_is_read_by_both_from_the_host(
         work.finish()
         assert COMPLETED == second.ended(operation_id).status
         assert [1, 2, 3, 4] == second.epochs(operation_id)
+
+
+def test_what_one_is_just_telling_a_host_the_other_leaves_open(
+    url: str, tmp_path: Path, host: ScriptedHost
+) -> None:
+    on_host: dict[str, Any] = {
+        "training_mode": "host",
+        "TRAINING_HOST_SERVICE_URL": host.address,
+    }
+    with on(url, tmp_path / "a", **on_host) as first, on(url, tmp_path / "b", **on_host) as second:
+        told: list[operation_pb2.Operation] = []
+        # The host has been told and has no record yet, when somebody asks the other backend.
+        host.before_start = lambda: told.append(best_known(second, "op_training_hosted"))
+        operation_id = first.train(request_id="hosted")
+
+        assert [(PENDING, "START_UNKNOWN")] == [
+            (each.status, each.freshness.refresh_error.reason) for each in told
+        ]
+        host.work(operation_id).finish()
+        assert COMPLETED == first.ended(operation_id).status == second.ended(operation_id).status
 
 
 def test_a_database_that_is_away_stops_no_work_and_is_used_again_when_it_is_back(

@@ -25,6 +25,7 @@ DATABASES = {
     "shared.operations.database_faults",
     "shared.operations.migration",
     "shared.operations.migrations.records",
+    "shared.operations.migrations.told_by",
     "shared.operations.postgres_database",
     "shared.operations.sql_connections",
     "shared.operations.sql_metrics",

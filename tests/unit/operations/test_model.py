@@ -79,7 +79,7 @@ OPERATION = Operation(
     error=OperationError(Code.CANCELLED, "CANCELLED", "Enough."),
 )
 RECORD = OperationRecord(
-    OPERATION, Owner("host", "first", "host:1"), "request", "digest", "starter", True, DAY
+    OPERATION, Owner("host", "first", "host:1"), "request", "digest", "starter", True, DAY, "teller"
 )
 
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from math import inf
 
 import pytest
 
@@ -40,6 +41,7 @@ from tests.unit.operations.fakes import (
 from tests.unit.operations.lives import HOST, SIBLING, Life, recorded
 
 S = OperationStatus
+LATER = datetime(2027, 1, 1, tzinfo=UTC)
 LOG = [metric(1), metric(2)]
 DOWN = HostUnreachableError("Nobody answers.")
 
@@ -195,6 +197,39 @@ def test_what_the_host_was_never_told_has_not_run() -> None:
     heard_of = replace(record(metadata={HOST_OPERATION_ID: "x"}), known_time=DAY)
     assert OPERATION_LOST is _source(heard_of)._if_unknown
     assert _source(record())._if_unknown is None, "a neighbour's record is on this very store"
+
+
+def test_what_another_process_may_just_be_telling_a_host_says_nothing_yet() -> None:
+    told = replace(
+        record(metadata={HOST_OPERATION_ID: "x"}, update_time=FakeClock().now()),
+        told_by=SIBLING.instance_id,
+    )
+    until = FakeClock().monotonic() + 20.0
+    assert until == _source(told)._told_until
+    assert until == _source(told.of(replace(told.operation, update_time=LATER)))._told_until
+    assert until - 20.0 > _source(told.of(replace(told.operation, update_time=DAY)))._told_until
+
+    assert -inf == _source(replace(told, told_by=ME.instance_id))._told_until, "a life before"
+    assert -inf == _source(replace(told, told_by=""))._told_until
+    assert -inf == _source(replace(told, known_time=DAY))._told_until, "it has been heard of"
+
+
+def test_what_is_told_to_a_host_once_more_is_given_time_once_more() -> None:
+    life = Life()
+    kept = replace(recorded(life.store, HOST), told_by=SIBLING.instance_id)
+    life.source.error = DOWN
+    life.look()
+    life.clock.advance(60)
+    life.look()
+    assert 1 == len(life.asked_for)
+    life.store.save(kept.of(replace(kept.operation, update_time=life.clock.now())))
+    life.clock.advance(2)
+    life.look()
+
+    found = life.look().operation
+
+    assert 2 == len(life.asked_for)
+    assert life.clock.now() - timedelta(seconds=2) == found.update_time
 
 
 def _source(kept: object) -> RemoteSource:

@@ -31,6 +31,7 @@ from shared.rpc.errors import (
     NotFoundError,
     OperationNotFoundError,
     ResourceExhaustedError,
+    StartUnknownError,
     UnavailableError,
     WrongHostError,
 )
@@ -271,6 +272,20 @@ def test_a_start_that_was_perhaps_never_told_is_lost_with_the_process(
 
     assert (S.FAILED, "OPERATION_LOST") == ending(read(remote.unstarted(), begun=begun))
     assert [] == remote.starting.timeouts
+
+
+@READS
+@pytest.mark.parametrize("unknown", [UNKNOWN_TO_OWNER, UNKNOWN_TO_SUCCESSOR])
+def test_while_another_process_may_be_telling_the_owner_nothing_is_lost(
+    remote: Remote, begun: bool, unknown: KtrdrError
+) -> None:
+    remote.answers(unknown)
+    told_until = remote.clock.monotonic() + 20.0
+    source = RemoteSource(remote.stub, ID, OWNER, remote.clock, None, told_until=told_until)
+
+    assert isinstance(error_of(lambda: read(source, begun=begun)), StartUnknownError)
+    remote.clock.advance(20.0)
+    assert (S.FAILED, "OPERATION_LOST") == ending(read(source, begun=begun))
 
 
 @READS

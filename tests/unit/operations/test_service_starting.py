@@ -28,6 +28,7 @@ from tests.unit.operations.fakes import (
     new_operation,
     record,
 )
+from tests.unit.operations.lives import HOST
 
 S = OperationStatus
 FULL = ResourceExhaustedError("All workers are busy.")
@@ -199,6 +200,15 @@ def test_a_start_that_is_refused_leaves_what_another_process_has_started(setup: 
         setup.service.start_operation(new_operation(), launch)
 
     assert others == setup.store.get("op")
+
+
+def test_an_owner_is_not_told_of_what_another_process_has_ended(setup: Setup) -> None:
+    setup.pending()
+    setup.store.finish(record(status=S.FAILED, end_time=DAY))
+
+    with pytest.raises(OperationNotFoundError):
+        setup.service.assign_owner("op", HOST, {})
+    assert S.FAILED is setup.status()
 
 
 def test_a_stopping_process_starts_nothing_but_finds_what_there_is(setup: Setup) -> None:

@@ -74,6 +74,7 @@ RECORDS = st.builds(
     starter=ANY_TEXT,
     outcome_read=st.booleans(),
     known_time=st.none() | TIMES,
+    told_by=ANY_TEXT,
 )
 NAUGHTY = "NUL \x00, halves \ud800 and \udfff, \\u0000, \\, ', \", %s, \U0001f600, \r\n"
 
