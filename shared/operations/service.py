@@ -165,8 +165,8 @@ class OperationsService:
                 launch.begin(new.operation_id)
                 return
         except BaseException:  # whatever it is, what was begun is undone
+            self._discard(record)  # while it is here, nobody takes it up from its record
             self._registry.drop(new.operation_id)
-            self._discard(record)
             launch.release()
             raise
         # Another process on the same store was a moment faster.

@@ -4,7 +4,10 @@ import threading
 
 import pytest
 
-from shared.operations.model import OperationStatus
+from shared.operations.memory_store import MemoryOperationStore
+from shared.operations.model import OperationRecord, OperationStatus
+from shared.operations.registry import HOST_OPERATION_ID
+from shared.operations.remote_source import NEVER_STARTED
 from shared.operations.store import OperationFilter
 from shared.operations.waiting import Waiter
 from shared.rpc.errors import (
@@ -26,9 +29,10 @@ from tests.unit.operations.fakes import (
     Worker,
     in_threads,
     new_operation,
+    operation,
     record,
 )
-from tests.unit.operations.lives import HOST
+from tests.unit.operations.lives import HOST, Life
 
 S = OperationStatus
 FULL = ResourceExhaustedError("All workers are busy.")
@@ -200,6 +204,28 @@ def test_a_start_that_is_refused_leaves_what_another_process_has_started(setup: 
         setup.service.start_operation(new_operation(), launch)
 
     assert others == setup.store.get("op")
+
+
+def test_nobody_takes_up_what_a_host_has_just_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    life = Life()
+    life.source.operation = operation(status=S.FAILED, end_time=DAY, error=NEVER_STARTED)
+
+    def refuse() -> None:
+        life.service.assign_owner("op", HOST, {HOST_OPERATION_ID: "host_training_op"})
+        raise FULL
+
+    def look_and_discard(kept: OperationRecord) -> None:
+        life.service.list_operations(OperationFilter(), None, 10)
+        MemoryOperationStore.discard(life.store, kept)
+        life.service.list_operations(OperationFilter(), None, 10)
+
+    monkeypatch.setattr(life.store, "discard", look_and_discard)
+
+    with pytest.raises(ResourceExhaustedError):
+        life.service.start_operation(new_operation(), FakeLaunch(life.service, on_begin=refuse))
+    assert 0 == life.store.count(OperationFilter())
+    with pytest.raises(OperationNotFoundError):
+        life.look()
 
 
 def test_an_owner_is_not_told_of_what_another_process_has_ended(setup: Setup) -> None:
