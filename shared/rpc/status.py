@@ -67,10 +67,14 @@ def _encoded(error: KtrdrError) -> bytes:
     """The status in bytes: its parts joined, as protobuf lets messages be.
 
     Whoever is flooded refuses thousands of calls with the same words; most parts
-    have been encoded before.
+    have been encoded before. Words that are cut are not remembered: they may hold
+    a whole request.
     """
     facts = tuple(error.metadata.items())
-    encoded = _encoded_facts(error.code, error.message, error.reason, facts)
+    words = (error.message, *error.metadata.values())
+    is_long = max(map(len, words)) > MAX_MESSAGE
+    encode = _encoded_facts.__wrapped__ if is_long else _encoded_facts
+    encoded = encode(error.code, error.message, error.reason, facts)
     milliseconds = _retry_after(error)
     if milliseconds is not None:
         encoded += _encoded_delay(milliseconds)

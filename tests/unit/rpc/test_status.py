@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from math import inf, nan
 
 import grpc
@@ -113,6 +114,20 @@ def test_details_of_any_error_fit_the_trailer(
 ) -> None:
     error = kind(message * 10, reason=reason or "X", metadata=metadata)
     assert len(dict(trailers_of(error))[DETAILS_KEY]) <= MAX_DETAILS
+
+
+def test_what_a_client_can_make_long_is_not_kept() -> None:
+    """A refusal may name what was asked for, and that may be as long as a request."""
+    tracemalloc.start()
+    try:
+        for number in range(50):
+            name = f"{number} {'x' * 100_000}"
+            status_of(NotFoundError("There is none.", metadata={"service": name}))
+            status_of(NotFoundError(f"There is no service {name} here."))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1_000_000
 
 
 def test_short_texts_stay_as_they_are() -> None:
