@@ -104,7 +104,8 @@ class ProgressBridge:
 
         A percentage of None keeps the last one; one beyond 0 to 100 is cut to it.
         Raises TypeError unless values, percentage and message are plain numbers or
-        strings, ValueError for a percentage of NaN; then nothing is published.
+        strings, and those that Progress has are of its types; ValueError for a
+        percentage of NaN or a count beyond 64 bits. Then nothing is published.
         """
         self._publish_state(percentage, message, fields)
         if self.cancel.requested:
@@ -113,11 +114,14 @@ class ProgressBridge:
     def _append_metric(self, metric: Metric) -> None:
         """Append one metric to the log.
 
-        Raises TypeError unless its values and labels are plain.
+        Raises TypeError unless its values are plain numbers, its labels strings, its
+        step a whole number and its time aware; ValueError for a step beyond 64 bits,
+        OverflowError for a value that no float holds.
         """
         values, labels = dict(metric.values), dict(metric.labels)
         refuse_mutable(values)
         refuse_mutable(labels)
+        _refuse_untold(metric)
         metric = replace(metric, values=values, labels=labels)
         with self._lock:
             self._log.append((monotonic(), _METRIC, metric))
@@ -127,6 +131,7 @@ class ProgressBridge:
     ) -> None:
         refuse_mutable(fields)
         refuse_mutable({"percentage": percentage, "message": message})
+        _refuse_unfit({"message": message, **fields})
         if percentage is not None and isnan(percentage):  # it would read as 100, for ever
             raise ValueError("percentage must be a number, got nan; None leaves it as it is")
         if percentage is None and (progress := self.get_status()) is not None:
@@ -177,6 +182,50 @@ class ProgressBridge:
         """The wall time of a monotonic timestamp."""
         wall, start = self._anchor
         return wall + timedelta(seconds=at - start)
+
+
+_TEXTS = frozenset({"message", "phase"})
+_TOTALS = frozenset({"total_steps", "items_total"})
+"""Counts that may be unknown."""
+
+
+def _refuse_unfit(fields: Mapping[str, object]) -> None:
+    """Raise TypeError or ValueError if fields of Progress are not what it has there.
+
+    No message could be made of it, and no listing of the operations it is among.
+    """
+    for name in fields.keys() & (_PROGRESS_FIELDS | _TEXTS):
+        value = fields[name]
+        if name in _TEXTS:
+            _refuse_unless(str, name, value)
+        elif value is not None or name not in _TOTALS:
+            _refuse_unless(int, name, value)
+
+
+def _refuse_untold(metric: Metric) -> None:
+    """Raise as `_append_metric` for a metric that could be neither told nor stored."""
+    _refuse_unless(str, "kind", metric.kind)
+    _refuse_unless(int, "step", metric.step)
+    if metric.time.tzinfo is None:
+        raise TypeError("time has no time zone: take datetime.now(UTC)")
+    values: Mapping[str, object] = metric.values
+    for name, value in values.items():
+        _refuse_unless(str, "the name of a value", name)
+        if not isinstance(value, int | float):
+            raise TypeError(f"{name} is a {type(value).__name__}: report a number")
+        float(value)  # raises for what no float holds
+    for name, text in metric.labels.items():
+        _refuse_unless(str, "the name of a label", name)
+        _refuse_unless(str, name, text)
+
+
+def _refuse_unless(kind: type, name: str, value: object) -> None:
+    """Raise TypeError unless a value is of a type, ValueError for one beyond 64 bits."""
+    if type(value) is not kind:
+        what = "text" if kind is str else "a whole number"
+        raise TypeError(f"{name} is a {type(value).__name__}: report {what}")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError(f"{name} is beyond 64 bits: {value}")
 
 
 _PLAIN = frozenset({float, int, str, bool, type(None)})

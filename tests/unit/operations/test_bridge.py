@@ -208,6 +208,59 @@ def test_a_metric_refuses_what_could_change_later(value: float) -> None:
     assert worker.bridge.get_metrics() == ([], 0)
 
 
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"current_step": 2.0}, "current_step is a float: report a whole number"),
+        ({"current_step": True}, "current_step is a bool: report a whole number"),
+        ({"items_processed": None}, "items_processed is a NoneType: report a whole number"),
+        ({"total_steps": "3"}, "total_steps is a str: report a whole number"),
+        ({"items_total": 2**63}, "items_total is beyond 64 bits: 9223372036854775808"),
+        ({"phase": 3}, "phase is a int: report text"),
+    ],
+)
+def test_a_state_refuses_what_no_answer_could_hold(fields: dict[str, object], told: str) -> None:
+    """It would fail every listing that its operation is in."""
+    worker = Worker()
+    with pytest.raises((TypeError, ValueError), match=f"^{told}$"):
+        worker.report(1, "", **fields)
+    assert worker.bridge.get_status() is None
+
+
+def test_counts_that_may_be_unknown_are_taken_so() -> None:
+    worker = Worker()
+    worker.report(1, "", total_steps=None, items_total=None, current_step=2**63 - 1)
+
+    status = worker.bridge.get_status()
+    assert status is not None
+    assert (2**63 - 1, None) == (status.current_step, status.total_steps)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"step": 1.0}, "step is a float: report a whole number"),
+        ({"step": 2**63}, "step is beyond 64 bits: 9223372036854775808"),
+        ({"kind": None}, "kind is a NoneType: report text"),
+        ({"time": datetime(2026, 1, 1)}, r"time has no time zone: take datetime.now\(UTC\)"),  # noqa: DTZ001  # as said
+        ({"values": {"loss": None}}, "loss is a NoneType: report a number"),
+        ({"values": {"loss": "0.5"}}, "loss is a str: report a number"),
+        ({"values": {"loss": 10**400}}, "int too large to convert to float"),
+        ({"values": {1: 1.0}}, "the name of a value is a int: report text"),
+        ({"labels": {"fold": 1}}, "fold is a int: report text"),
+        ({"labels": {1: "fold"}}, "the name of a label is a int: report text"),
+    ],
+)
+def test_a_metric_refuses_what_no_answer_and_no_store_could_hold(
+    fields: dict[str, object], told: str
+) -> None:
+    """Its operation could not be stored, so it would never end."""
+    worker = Worker()
+    with pytest.raises((TypeError, ValueError, OverflowError), match=f"^{told}$"):
+        worker.bridge._append_metric(replace(metric(1), **fields))  # type: ignore[arg-type]  # that is what must not work
+    assert worker.bridge.get_metrics() == ([], 0)
+
+
 def test_a_metric_keeps_its_values_when_the_worker_changes_its_own() -> None:
     worker = Worker()
     values = {"loss": 1.0}
