@@ -98,9 +98,18 @@ def error_of(raised: BaseException) -> OperationError:
     return OperationError(
         Code.INTERNAL,
         "WORKER_RAISED",
-        f"The work failed with {name}: {raised}. The log of the process that ran it has more.",
+        f"The work failed with {name}: {_words(raised)}. The log of the process that ran it has "
+        "more.",
         metadata={"exception": name},
     )
+
+
+def _words(raised: BaseException) -> str:
+    """What an exception says of itself; one that fails to must not keep its operation open."""
+    try:
+        return str(raised)
+    except Exception as error:  # noqa: BLE001  # a stranger's code
+        return f"it does not say what it is about ({type(error).__name__})"
 
 
 _CANCELLED = OperationError(

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 from shared.operations import endings
-from shared.operations.model import OperationStatus
+from shared.operations.model import OperationStatus, PackedResult
 from shared.rpc.errors import Code, FailedPreconditionError
-from tests.unit.operations.fakes import DAY, RESULT
+from tests.unit.operations.fakes import DAY, RESULT, Setup
 
 S = OperationStatus
 CAUSE = endings.error_of(ValueError("shapes differ"))
@@ -62,3 +62,22 @@ def test_an_unforeseen_error_speaks_for_itself() -> None:
     assert (Code.INTERNAL, "WORKER_RAISED") == (CAUSE.code, CAUSE.reason)
     assert "ValueError: shapes differ" in CAUSE.message
     assert {"exception": "ValueError"} == CAUSE.metadata
+
+
+def test_an_error_that_cannot_say_what_it_is_about_ends_the_work_as_any_other() -> None:
+    class Speechless(Exception):  # noqa: N818  # a stranger's
+        def __str__(self) -> str:
+            raise AttributeError("detail")
+
+    setup = Setup()
+    setup.pending()
+
+    def work() -> PackedResult:
+        raise Speechless
+
+    setup.service.run_operation("op", work)
+
+    error = setup.service.get_operation("op").operation.error
+    assert error is not None
+    assert "WORKER_RAISED" == error.reason
+    assert "with Speechless: it does not say what it is about (AttributeError)." in error.message
