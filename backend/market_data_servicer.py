@@ -45,7 +45,9 @@ class HostMarketDataServicer(market_data_service_pb2_grpc.MarketDataServiceServi
         """Pass the host's chunks on as they come."""
         check_read(request)
         timeout = self._left(context, READ)
-        yield from self._host.stream(MarketDataServiceStub, "ReadBars", request, timeout)
+        yield from self._host.stream(
+            MarketDataServiceStub, "ReadBars", request, timeout, context.add_callback
+        )
 
     def ListSeries(  # noqa: N802  # the contract's name
         self, request: pb.ListSeriesRequest, context: grpc.ServicerContext

@@ -132,12 +132,18 @@ class HostChannel:
         return PendingCall(self, future, timeout, connection=connection)
 
     def stream(
-        self, stub: Callable[[grpc.Channel], object], method: str, request: object, timeout: float
+        self,
+        stub: Callable[[grpc.Channel], object],
+        method: str,
+        request: object,
+        timeout: float,
+        at_end: Callable[[Callable[[], None]], bool] = lambda _: True,
     ) -> Iterator[Any]:
         """Call a method that answers with a stream and yield its messages, or raise a KtrdrError.
 
         All of them have to come within `timeout` seconds. Not repeated. Whoever
-        gives the iterator up ends the call.
+        gives the iterator up ends the call; who waits for a message cannot, so `at_end`,
+        the `add_callback` of a call that is being served, is given what does.
         """
         connection = self._enter(stub)
         call: Any = None
@@ -145,6 +151,8 @@ class HostChannel:
             call = traced(connection.bound(stub, method), self._tracer)(
                 request, timeout=timeout, metadata=self._metadata()
             )
+            if not at_end(call.cancel):
+                call.cancel()  # it is over already
             yield from call
         except ValueError as error:  # as above
             raise self._closed_error() from error

@@ -415,3 +415,20 @@ def test_two_backends_that_are_each_others_ib_host_refuse_and_keep_nothing(tmp_p
             refusal = refused(lambda running=running: load(running, request_id="abc"))  # type: ignore[misc]  # mypy knows no default
             assert (StatusCode.FAILED_PRECONDITION, "PROXY_LOOP") == (refusal.code, refusal.reason)
             assert [0, 0] == [operations(one), operations(two)]
+
+
+def test_readers_who_leave_while_the_ib_host_is_frozen_give_their_places_back(
+    chain: Chain,
+) -> None:
+    load_whole(chain.front)
+    streams = next(p for p in chain.front.backend.server._pools if p.class_ == "stream")
+    chain.relay.freeze()
+    request = pb.ReadBarsRequest(symbol="IBM", timeframe="1d")
+    calls = [chain.front.market_data.ReadBars(request) for _ in range(4)]
+    eventually(lambda: streams._taken == len(calls))
+    for call in calls:
+        call.cancel()
+
+    eventually(lambda: streams._taken == 0)
+    chain.relay.thaw()
+    assert ROWS["IBM"] == len(bars(chain.front, "IBM"))
