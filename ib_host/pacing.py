@@ -156,9 +156,9 @@ class Pacing:
             watch.wait(min(delay, 1.0))
         if waited and self._monitor is not None:
             self._monitor.paced(self._clock.monotonic() - came_at)
-        if is_long:
-            watch.note("asking IB")  # lest it looks as if the wait went on
         try:
+            if is_long:
+                watch.note("asking IB")  # lest it looks as if the wait went on
             yield
         finally:
             self.release(request)

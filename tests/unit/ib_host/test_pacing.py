@@ -211,6 +211,27 @@ def test_a_turn_that_fails_is_open_no_longer(narrow: Pacing, clock: FakeClock) -
     assert not is_open(narrow)
 
 
+def test_a_cancellation_at_the_end_of_a_wait_leaves_nothing_open(
+    narrow: Pacing, clock: FakeClock
+) -> None:
+    class Cancelled(ClockWatch):
+        def note(self, message: str) -> None:
+            super().note(message)
+            if message == "asking IB":
+                raise OperationCancelledError("enough")
+
+    request = PacedRequest("head", "IBM", strict=True)
+    with narrow.turn(request, ClockWatch(clock)):
+        pass
+    with (
+        pytest.raises(OperationCancelledError),
+        narrow.turn(request, Cancelled(clock)),
+    ):
+        pass
+
+    assert not is_open(narrow)
+
+
 def test_a_cancellation_ends_the_wait_and_leaves_nothing_counted(
     narrow: Pacing, clock: FakeClock
 ) -> None:
