@@ -85,8 +85,12 @@ class HostModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
         pages = [own, *answers]
         models = _distinct(model for page in pages for model in page.models)
         twice = sum(len(page.models) for page in pages) - len(models)
-        models.sort(key=lambda model: (_nanos(model), model.name), reverse=True)
-        rows = fitting(models[:limit], self._limits.page_bytes)
+        models.sort(key=_place, reverse=True)
+        # Whoever has more than fitted into his page has some that come after its last.
+        ends = [_place(page.models[-1]) for page in pages if page.next_page_token and page.models]
+        last = max(ends, default=None)
+        told = [model for model in models if last is None or _place(model) >= last]
+        rows = fitting(told[:limit], self._limits.page_bytes)
         more = len(models) > len(rows) or any(page.next_page_token for page in pages)
         return pb.ListModelsResponse(
             models=rows,
@@ -130,6 +134,11 @@ class HostModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
 def _distinct(models: Iterable[model_pb2.Model]) -> list[model_pb2.Model]:
     """Leave out what a folder shared by several processes shows twice."""
     return list({(m.name, m.result.instance, _nanos(m)): m for m in models}.values())
+
+
+def _place(model: model_pb2.Model) -> tuple[int, str]:
+    """What a listing is sorted by, the greatest first."""
+    return _nanos(model), model.name
 
 
 def _nanos(model: model_pb2.Model) -> int:

@@ -24,6 +24,7 @@ from shared.rpc.errors import (
     UnavailableError,
 )
 from shared.rpc.host_channel import HostChannel
+from shared.rpc.limits import RequestLimits
 from shared.rpc.server import ServedService
 from shared.training.model_store import ModelListing, ModelUnreadableError, SavedModel
 from shared.training.models_servicer import ModelsServicer
@@ -87,9 +88,15 @@ class Holding:
         self._channels.append(self._resources.enter_context(channel_to(address, "backend")))
         return address
 
-    def host(self, *models: SavedModel, unreadable: Sequence[str] = ()) -> str:
+    def host(
+        self,
+        *models: SavedModel,
+        unreadable: Sequence[str] = (),
+        limits: RequestLimits | None = None,
+    ) -> str:
         """Serve a host's models in earnest; return its address."""
-        service = serving(ModelsServicer(Shelf(models, unreadable)))  # type: ignore[arg-type]  # as a store
+        shelf = Shelf(models, unreadable)
+        service = serving(ModelsServicer(shelf, limits))  # type: ignore[arg-type]  # as a store
         return self._lead_to(self._resources.enter_context(served([service])).address)
 
     def scripted(self) -> Answering:
@@ -205,6 +212,17 @@ def test_pages_over_all_processes_hold_each_model_once_in_order(its: Holding, se
         assert expected == [name for page in pages for name in page]
         assert all(len(page) <= size for page in pages)
         assert len(expected) == its.page(page_size=size).total_count
+
+
+@pytest.mark.parametrize("limits", [RequestLimits(page_rows=2), RequestLimits(page_bytes=1)])
+def test_a_host_whose_pages_are_shorter_loses_none_of_its_models(
+    its: Holding, limits: RequestLimits
+) -> None:
+    its.own.models = [model("a/1d_v1", "me", 0), model("a/1d_v2", "me", 9)]
+    its.host(*(model(f"b/1d_v{number}", "one", number) for number in range(1, 6)), limits=limits)
+
+    expected = ["me a/1d_v2", *(f"one b/1d_v{n}" for n in range(5, 0, -1)), "me a/1d_v1"]
+    assert expected == [name for page in its.pages(50) for name in page]
 
 
 def test_a_folder_that_several_processes_share_is_listed_once(its: Holding) -> None:
