@@ -20,6 +20,7 @@ from shared.rpc.errors import (
     FailedPreconditionError,
     HostUnreachableError,
     KtrdrError,
+    MalformedAnswerError,
     ModelNotFoundError,
     NotFoundError,
     ResourceExhaustedError,
@@ -109,8 +110,9 @@ class HostModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
     ) -> tuple[list[Any], list[str]]:
         """Ask every host at once; return the answers, and the targets that gave none.
 
-        A host that does not hold the model has answered. One whose state forbids
-        an answer is added to `refusals`; any other refusal is the caller's to know.
+        A host that does not hold the model has answered; one that answers nonsense has
+        not. One whose state forbids an answer is added to `refusals`; any other refusal
+        is the caller's to know.
         """
         left = deadline_of(context, self._clock) - self._clock.monotonic()
         timeout = max(0.0, min(ANSWER, left * 0.8))
@@ -120,7 +122,7 @@ class HostModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
         silent: list[str] = []
         for target, call in calls:
             try:
-                answers.append(call.result())
+                answers.append(_checked(call.result()))
             except NotFoundError:
                 continue
             except FailedPreconditionError as error:
@@ -129,6 +131,17 @@ class HostModelsServicer(models_service_pb2_grpc.ModelsServiceServicer):
             except (UnavailableError, ResourceExhaustedError):
                 silent.append(target)
         return answers, silent
+
+
+def _checked(answer: Any) -> Any:
+    """The answer, if its models can be put in order; else raises MalformedAnswerError."""
+    models = [answer.model] if isinstance(answer, pb.GetModelResponse) else answer.models
+    for model in models:
+        try:
+            _nanos(model)
+        except ValueError as error:
+            raise MalformedAnswerError("create_time is no time.") from error
+    return answer
 
 
 def _distinct(models: Iterable[model_pb2.Model]) -> list[model_pb2.Model]:

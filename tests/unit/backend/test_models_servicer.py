@@ -26,6 +26,7 @@ from shared.rpc.errors import (
 from shared.rpc.host_channel import HostChannel
 from shared.rpc.limits import RequestLimits
 from shared.rpc.server import ServedService
+from shared.training.conversion import model_to_proto
 from shared.training.model_store import ModelListing, ModelUnreadableError, SavedModel
 from shared.training.models_servicer import ModelsServicer
 from shared.training.scaler import Scaler
@@ -263,6 +264,21 @@ def test_a_host_that_cannot_be_asked_is_named_and_the_others_are_listed(
     page = its.page()
 
     assert (["a/1d_v1"], [target]) == ([m.name for m in page.models], list(page.unreachable))
+
+
+def test_a_host_that_answers_nonsense_is_named_and_the_others_are_listed(its: Holding) -> None:
+    spoilt = model_to_proto(model("b/1d_v1", "one"), whole=True)
+    spoilt.create_time.seconds = 10**15
+    host = its.scripted()
+    host.answer("ListModels", pb.ListModelsResponse(models=[spoilt]))
+    host.answer("GetModel", pb.GetModelResponse(model=spoilt))
+    its.own.models = [model("a/1d_v1", "me")]
+
+    page = its.page()
+
+    assert (["a/1d_v1"], [host.address]) == ([m.name for m in page.models], list(page.unreachable))
+    assert "a/1d_v1" == its.get("a/1d_v1").model.name
+    assert "HOST_UNREACHABLE" == its.refusal(lambda: its.get("b/1d_v1")).reason
 
 
 def test_a_host_that_is_silent_is_named_within_the_callers_time(its: Holding) -> None:
