@@ -14,7 +14,7 @@ from shared.marketdata.gaps import Gap, GapClass
 from shared.marketdata.ranges import TimeRange
 from shared.marketdata.result import DataLoadResult
 from shared.marketdata.store import SeriesInfo
-from shared.operations.conversion import duration, timestamp
+from shared.operations.conversion import duration, in_utf8, timestamp
 from shared.operations.model import PackedResult
 from shared.rpc.errors import MalformedAnswerError
 
@@ -92,7 +92,7 @@ def result_to_proto(result: DataLoadResult) -> pb.DataLoadResult:
         total_rows_loaded=result.total_rows_loaded,
         symbols_loaded=result.symbols_loaded,
         symbols_failed=[
-            pb.FailedSymbol(symbol=failed.symbol, error=failed.error, reason=failed.reason)
+            pb.FailedSymbol(symbol=failed.symbol, error=in_utf8(failed.error), reason=failed.reason)
             for failed in result.symbols_failed
         ],
         duration=duration(result.duration),

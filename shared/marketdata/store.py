@@ -130,7 +130,7 @@ class BarStore:
         )
         # A file that was named otherwise by somebody else would not be found again.
         return in_order(
-            (symbol, timeframe) for symbol, timeframe, name in files if name == _file_name(symbol)
+            (symbol, timeframe) for symbol, timeframe, name in files if _is_file_of(symbol, name)
         )
 
     def info(self, symbol: str, timeframe: str) -> SeriesInfo:
@@ -298,6 +298,14 @@ def _file_name(symbol: str) -> str:
     """Return the name of a symbol's file; no two symbols share one, and none is hidden."""
     name = quote(symbol, safe="")
     return f"{f'%2E{name[1:]}' if name.startswith('.') else name}{_SUFFIX}"
+
+
+def _is_file_of(symbol: str, name: str) -> bool:
+    """Whether a symbol's file is named so; no symbol's is if the name is not UTF-8."""
+    try:
+        return name == _file_name(symbol)
+    except UnicodeEncodeError:
+        return False
 
 
 def _is_within(gap: Gap, covered: Sequence[TimeRange]) -> bool:

@@ -197,9 +197,9 @@ def _set_progress(message: pb.Progress, progress: Progress) -> None:
             message,
             replace(
                 progress,
-                message=_in_utf8(progress.message),
-                phase=_in_utf8(progress.phase),
-                context={_in_utf8(k): _in_utf8(v) for k, v in progress.context.items()},
+                message=in_utf8(progress.message),
+                phase=in_utf8(progress.phase),
+                context={in_utf8(k): in_utf8(v) for k, v in progress.context.items()},
             ),
         )
     message.current_step = progress.current_step
@@ -232,9 +232,9 @@ def metric_to_proto(metric: Metric) -> pb.Metric:
         return _metric(
             replace(
                 metric,
-                kind=_in_utf8(metric.kind),
-                values={_in_utf8(k): value for k, value in metric.values.items()},
-                labels={_in_utf8(k): _in_utf8(v) for k, v in metric.labels.items()},
+                kind=in_utf8(metric.kind),
+                values={in_utf8(k): value for k, value in metric.values.items()},
+                labels={in_utf8(k): in_utf8(v) for k, v in metric.labels.items()},
             )
         )
 
@@ -267,10 +267,10 @@ def error_to_proto(error: OperationError) -> pb.OperationError:
 
 def _sendable(text: str, length: int) -> str:
     """Cut a text to what is sent of it; what a worker raised may hold a file's whole content."""
-    return _in_utf8(text if len(text) <= length else text[: length - 1] + "…")
+    return in_utf8(text if len(text) <= length else text[: length - 1] + "…")
 
 
-def _in_utf8(text: str) -> str:
+def in_utf8(text: str) -> str:
     """Replace what UTF-8 lacks.
 
     What a worker says or raises may hold half a character of a file name. Its

@@ -17,6 +17,7 @@ from shared.marketdata.conversion import (
     chunks_of,
     frame_from_chunks,
     pack_result,
+    result_to_proto,
     series_to_proto,
 )
 from shared.marketdata.gaps import Gap, GapClass
@@ -228,6 +229,16 @@ def test_a_result_arrives_as_it_was() -> None:
         (one.symbol, one.rows_loaded, one.rows_rejected, one.gap_count, one.row_count)
         for one in message.symbols
     ]
+
+
+def test_half_a_character_in_why_a_symbol_failed_does_not_lose_the_result() -> None:
+    """It may name a file in a folder whose name is not UTF-8."""
+    failed = FailedSymbol("BAD", "The bars in /caf\udce9 cannot be read.", "SERIES_UNREADABLE")
+    result = DataLoadResult(1, 1, (failed,), 1.0, "1d", ())
+
+    message = result_to_proto(result)
+
+    assert ["The bars in /caf? cannot be read."] == [one.error for one in message.symbols_failed]
 
 
 def test_the_columns_of_a_chunk_belong_to_the_same_bars() -> None:

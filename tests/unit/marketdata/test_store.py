@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 import tracemalloc
 from collections.abc import Iterator
@@ -424,6 +425,7 @@ def test_merges_from_several_threads_all_count(store: BarStore) -> None:
 
 
 CHILD = """
+import os
 import sys
 import tracemalloc
 from datetime import UTC, datetime, timedelta
@@ -531,3 +533,16 @@ def test_memory_does_not_grow_with_the_series(tmp_path: Path) -> None:
 
     assert len(bars) == rows
     assert peak < size / 2, f"{peak} bytes to read a file of {size}"
+
+
+def test_a_file_whose_name_is_not_utf_8_is_nobodys(store: BarStore) -> None:
+    store.merge("IBM", "1d", daily(0, 3), span(daily(0, 3)))
+    stray = os.path.join(os.fsencode(store._root / "1d"), b"caf\xe9.parquet")  # noqa: PTH118  # in bytes
+    with open(stray, "wb"):  # noqa: PTH123  # as above
+        pass
+
+    assert [("IBM", "1d")] == list(store.series())
+    assert ([("IBM", "1d")], []) == (
+        [info.key for info in store.list().series],
+        list(store.list().unreadable),
+    )
