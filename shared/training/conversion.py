@@ -5,7 +5,7 @@ from __future__ import annotations
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from ktrdr.training.v1 import model_pb2, training_pb2
-from shared.operations.conversion import duration, timestamp
+from shared.operations.conversion import duration, in_utf8, timestamp
 from shared.operations.model import PackedResult
 from shared.training.model_store import SavedModel
 from shared.training.result import SplitMetrics, TrainingResult
@@ -21,7 +21,7 @@ def pack_result(result: TrainingResult) -> PackedResult:
 def result_to_proto(result: TrainingResult) -> training_pb2.TrainingResult:
     """Convert a training's result."""
     return training_pb2.TrainingResult(
-        model_path=result.model_path,
+        model_path=in_utf8(result.model_path),
         model_name=result.model_name,
         instance=result.instance,
         train=_split_to_proto(result.train),
@@ -62,7 +62,7 @@ def model_to_proto(model: SavedModel, *, whole: bool) -> model_pb2.Model:
     """Convert a saved model; `whole` adds its strategy and feature names."""
     message = model_pb2.Model(
         name=model.name,
-        path=str(model.path),
+        path=in_utf8(str(model.path)),
         create_time=timestamp(model.create_time),
         size_bytes=model.size_bytes,
         result=result_to_proto(model.result),
