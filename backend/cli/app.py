@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -87,6 +88,11 @@ def main(arguments: Sequence[str] | None = None, *, pace: Pace | None = None) ->
         arguments: What was typed after `ktrdr`; None: the process's own.
         pace: How time passes between looks; tests pass their own.
     """
+    if cast("object", sys.stdout) is None:  # as Python has it if its caller closed it
+        typer.echo(
+            "Error: the standard output is closed; send it to a file or to /dev/null.", err=True
+        )
+        raise SystemExit(ExitCode.FAILED)
     # gRPC's own account of a failed handshake; the command's is a sentence.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     app(None if arguments is None else list(arguments), prog_name="ktrdr", obj=pace or Pace())

@@ -189,3 +189,18 @@ def test_an_output_that_cannot_be_written_is_a_sentence(programs: Programs) -> N
     assert 1 == done.returncode
     assert "could not be written" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("operations", "list", "--format", "json")])
+def test_an_output_that_is_closed_is_a_sentence(arguments: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", 'exec "$@" >&-', "sh", *Programs.command("ktrdr"), *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+
+    assert 1 == done.returncode
+    assert (
+        "Error: the standard output is closed; send it to a file or to /dev/null.\n" == done.stderr
+    )
