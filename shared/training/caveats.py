@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from shared.training.dataset import Dataset
+from shared.training.holes import Hole
 from shared.training.labels import Label
 from shared.training.result import TrainingResult
 from shared.training.strategy import Strategy
@@ -13,14 +16,30 @@ NEAR_CONSTANT = 0.9
 """The share of one label above which accuracy says little."""
 
 
-def caveats(result: TrainingResult, dataset: Dataset, strategy: Strategy) -> tuple[str, ...]:
+def caveats(
+    result: TrainingResult, dataset: Dataset, strategy: Strategy, holes: Sequence[Hole] = ()
+) -> tuple[str, ...]:
     """Return a sentence for each reason to doubt the result or to do it differently."""
     return (
+        *_of_holes(holes),
         *_of_labels(result, dataset, strategy),
         *_of_accuracy(result),
         *_of_epochs(result, strategy),
         *_of_features(dataset),
     )
+
+
+def _of_holes(holes: Sequence[Hole]) -> list[str]:
+    if not holes:
+        return []
+    longest = max(holes, key=lambda hole: hole.end - hole.start)
+    where = "1 series has" if len(holes) == 1 else f"{len(holes)} series have"
+    text = (
+        f"{where} a hole that no calendar explains, the longest is in {longest.symbol} "
+        f"{longest.timeframe}: no bars from {longest.start:%Y-%m-%d} until {longest.end:%Y-%m-%d}. "
+        "Indicators and labels run across it: load what is missing, or train on a range without it."
+    )
+    return [text]
 
 
 def _of_labels(result: TrainingResult, dataset: Dataset, strategy: Strategy) -> list[str]:

@@ -171,7 +171,8 @@ class TrainingOrchestrator:
             duration=duration,
             samples_per_second=seen / max(fit.seconds, 1e-9),
         )
-        return replace(result, warnings=caveats(result, dataset, self._strategy))
+        warnings = caveats(result, dataset, self._strategy, prepared.holes)
+        return replace(result, warnings=warnings)
 
     def _save(self, dataset: Dataset, trained: _Trained, result: TrainingResult) -> SavedModel:
         # The last place that notices a cancellation: once saving, the work is done.

@@ -20,6 +20,7 @@ from shared.training.features import (
     lagged,
     price_context,
 )
+from shared.training.holes import Hole, longest_hole
 from shared.training.labels import zigzag_labels
 from shared.training.request import TrainingRequest
 from shared.training.strategy import Strategy
@@ -37,6 +38,8 @@ class Preprocessed:
     """Start of the first bar read of the finest timeframe."""
     end: datetime
     """Start of the last bar read of the finest timeframe."""
+    holes: tuple[Hole, ...]
+    """The longest of each series that has any."""
 
 
 class Preprocessor:
@@ -61,14 +64,19 @@ class Preprocessor:
 
     def run(self) -> Preprocessed:
         """Return the samples of every symbol, in the order of the request."""
-        samples, starts, ends = [], [], []
+        samples, starts, ends, holes = [], [], [], []
         for place, symbol in enumerate(self._request.symbols, start=1):
             where = _Place(symbol, place, len(self._request.symbols))
             bars = self._load(where)
             starts.append(bars[self._base].index[0])
             ends.append(bars[self._base].index[-1])
+            holes += [
+                longest_hole(symbol, timeframe, pd.DatetimeIndex(frame.index))
+                for timeframe, frame in bars.items()
+            ]
             samples.append(self._samples(where, bars))
-        return Preprocessed(tuple(samples), min(starts), max(ends))
+        there = tuple(hole for hole in holes if hole is not None)
+        return Preprocessed(tuple(samples), min(starts), max(ends), there)
 
     def _samples(self, where: _Place, bars: Frames) -> SymbolSamples:
         indicators = self._indicators(where, bars)

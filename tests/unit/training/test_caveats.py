@@ -1,12 +1,13 @@
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
 
 from shared.training.caveats import caveats
 from shared.training.dataset import Dataset, Part
+from shared.training.holes import Hole
 from shared.training.result import SplitMetrics, TrainingResult
 from shared.training.scaler import Scaler
 from shared.training.strategy import Strategy
@@ -95,3 +96,19 @@ def test_features_that_do_not_vary_are_told(
     (text,) = caveats(result, replace(dataset, train=Part(inputs, dataset.train.labels)), small())
 
     assert text.startswith("1 of 2 features do not vary over the train part")
+
+
+def test_the_longest_hole_is_told(result: TrainingResult, dataset: Dataset, small: Small) -> None:
+    day = timedelta(days=1)
+    holes = [
+        Hole("AAA", "1d", NOW, NOW + 9 * day),
+        Hole("BBB", "1d", NOW, NOW + 30 * day),
+        Hole("BBB", "1w", NOW, NOW + 28 * day),
+    ]
+
+    (one,) = caveats(result, dataset, small(), holes[:1])
+    (many,) = caveats(result, dataset, small(), holes)
+
+    assert one.startswith("1 series has a hole that no calendar explains, the longest is in AAA 1d")
+    assert "3 series have a hole" in many
+    assert "in BBB 1d: no bars from 2024-01-01 until 2024-01-31. Indicators and labels" in many

@@ -126,6 +126,19 @@ def test_only_bars_of_the_range_are_used(
     assert (days[100], days[399]) == (prepared.start, prepared.end)
 
 
+def test_holes_in_the_bars_are_found(
+    small: Small, walk: Walk, make_bars: MakeBars, make_bridge: Bridges
+) -> None:
+    whole = walk(1000, 1)
+    torn = pd.concat([whole.iloc[:400], whole.iloc[500:]])
+    request = TrainingRequest(("AAA", "BBB"), ("1d",))
+
+    bars = make_bars({"AAA": whole, "BBB": torn})
+    (hole,) = preprocess(small(), bars, make_bridge(1), request).holes
+
+    assert ("BBB", "1d", whole.index[500]) == (hole.symbol, hole.timeframe, hole.end)
+
+
 @pytest.mark.parametrize("count", [1, 150])
 def test_too_few_bars_are_refused(
     count: int, small: Small, walk: Walk, make_bars: MakeBars, make_bridge: Bridges
