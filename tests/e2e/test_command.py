@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -149,13 +150,18 @@ def test_ctrl_c_detaches_says_how_to_come_back_and_the_work_goes_on(programs: Pr
         stderr=subprocess.PIPE,
         text=True,
         cwd=ROOT,
+        env=os.environ | {"PYTHONFAULTHANDLER": "1"},
     )
     assert process.stdout is not None
     for line in process.stdout:
         if "1/10000" in line:
             break
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=30)
+    try:
+        output, errors = process.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)  # has it tell where its threads are
+        pytest.fail(process.communicate()[1])
     after = programs.call(
         "ktrdr.operations.v1.OperationsService/GetOperation", operation_id="op_training_kept"
     )
