@@ -14,7 +14,7 @@ _SPACING = 0.01
 _LONGEST = 30.0
 """Seconds nobody is kept away longer than."""
 _JITTER = 0.2
-"""Share of a return time that chance takes off; what is left is told in hundredths of a second."""
+"""Share of a return time that chance takes off; what is left is told in milliseconds."""
 
 
 class ReturnTimes:
@@ -34,4 +34,4 @@ class ReturnTimes:
         with self._lock:
             now = self._clock.monotonic()
             self._next = max(now + _FIRST, min(now + _LONGEST, self._next + _SPACING))
-            return round((self._next - now) * self._jitter.uniform(1.0 - _JITTER, 1.0), 2)
+            return round((self._next - now) * self._jitter.uniform(1.0 - _JITTER, 1.0), 3)

@@ -19,12 +19,12 @@ def test_times_to_return_grow_with_the_number_that_was_turned_away(clock: FakeCl
     assert min(returns[400:]) > max(returns[:20])
 
 
-def test_times_to_return_are_hundredths_of_a_second(clock: FakeClock) -> None:
-    """So that no more than a few thousand different ones are ever encoded."""
+def test_times_to_return_are_milliseconds(clock: FakeClock) -> None:
+    """So that no more than some thousand different ones are ever encoded."""
     times = ReturnTimes(clock)
     returns = [times.take() for _ in range(500)]
 
-    assert [round(seconds, 2) for seconds in returns] == returns
+    assert [round(seconds, 3) for seconds in returns] == returns
 
 
 def test_nobody_is_kept_away_longer_than_thirty_seconds(clock: FakeClock) -> None:
