@@ -151,6 +151,8 @@ def test_ctrl_c_detaches_says_how_to_come_back_and_the_work_goes_on(programs: Pr
         text=True,
         cwd=ROOT,
         env=os.environ | {"PYTHONFAULTHANDLER": "1"},
+        # Who runs the tests in the background may have it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     assert process.stdout is not None
     for line in process.stdout:
