@@ -385,7 +385,9 @@ def cut_off(error: BaseException) -> None:
     often the error itself: all of it would wait for a garbage collection. An error
     that is raised for several callers would collect the frames of each.
     """
+    known: set[int] = set()  # one that is kept and raised again may be its own cause's context
     seen: BaseException | None = error
-    while seen is not None:
+    while seen is not None and id(seen) not in known:
+        known.add(id(seen))
         seen.__traceback__ = None
         seen = seen.__cause__ or seen.__context__

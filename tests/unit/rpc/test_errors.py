@@ -100,3 +100,14 @@ def test_metadata_is_a_copy() -> None:
     error = errors.NotFoundError("m", metadata=facts)
     facts["a"] = "2"
     assert error.metadata == {"a": "1"}
+
+
+def test_an_error_that_is_its_own_causes_context_is_cut_off_from_its_calls() -> None:
+    kept, newer = KtrdrError("kept"), KtrdrError("newer")
+    kept.__cause__, newer.__context__ = newer, kept
+    with pytest.raises(KtrdrError):
+        raise kept
+
+    errors.cut_off(kept)
+
+    assert (None, None) == (kept.__traceback__, newer.__traceback__)
