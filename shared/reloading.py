@@ -37,6 +37,11 @@ class Reloading(Generic[T]):
         self._value = read()
         self._look_at = self._clock.monotonic() + INTERVAL
 
+    @property
+    def latest(self) -> T:
+        """The value as it was read last, without a look at the files."""
+        return self._value
+
     def get(self) -> T:
         """Return the value; costs a look at a clock, once per INTERVAL at the files."""
         now = self._clock.monotonic()

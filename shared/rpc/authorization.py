@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from shared.reloading import Reloading
 from shared.rpc import health
 from shared.rpc.errors import KtrdrError, PermissionDeniedError, UnauthenticatedError
+from shared.rpc.first_message import Metadata, may_be_received, receivable
 from shared.rpc.interceptors import Behaviour, Handler, MethodInterceptor, rebuilt
 from shared.rpc.said_lately import SaidLately
 from shared.rpc.security import AUTHORIZATION, BEARER
@@ -98,7 +99,13 @@ class AuthorizationInterceptor(MethodInterceptor):
         if needed is None:
             return handler
         around = self._stream if handler.response_streaming else self._unary
-        return rebuilt(handler, functools.partial(around, method, needed))
+        return rebuilt(handler, lambda inner: self._asks(needed, around(method, needed, inner)))
+
+    def _asks(self, needed: Scope, checked: Behaviour) -> Behaviour:
+        """Have no message received of a call that may not pass."""
+        if not may_be_received(checked):
+            return checked
+        return receivable(checked, functools.partial(self._would_pass, needed))
 
     def _unary(self, method: str, needed: Scope, behaviour: Behaviour) -> Behaviour:
         @functools.wraps(behaviour)
@@ -119,6 +126,14 @@ class AuthorizationInterceptor(MethodInterceptor):
 
         return checked
 
+    def _would_pass(self, needed: Scope, metadata: Metadata) -> bool:
+        """Whether a call may pass by the tokens as they were read last; looks at no file."""
+        try:
+            entry = self._tokens.latest.entry_of(_token_in(metadata))
+        except TokenMissingError:
+            return False
+        return entry is not None and entry.scope >= needed
+
     def _check(self, method: str, needed: Scope, context: grpc.ServicerContext) -> None:
         """Raise UnauthenticatedError or PermissionDeniedError unless the call may pass."""
         try:
@@ -130,7 +145,7 @@ class AuthorizationInterceptor(MethodInterceptor):
             logger.info("%s called by %s", method, entry.name)
 
     def _entry(self, method: str, needed: Scope, context: grpc.ServicerContext) -> TokenEntry:
-        entry = self._tokens.get().entry_of(_token_in(context))
+        entry = self._tokens.get().entry_of(_token_in(context.invocation_metadata()))
         if entry is None:
             raise TokenUnknownError
         if entry.scope < needed:
@@ -145,9 +160,9 @@ class AuthorizationInterceptor(MethodInterceptor):
             logger.warning("Refused %s from %s (%s): %s", method, peer, who, error.reason)
 
 
-def _token_in(context: grpc.ServicerContext) -> str:
+def _token_in(metadata: Metadata) -> str:
     """The token a call shows. Raises TokenMissingError unless it shows one, once."""
-    shown = [value for key, value in context.invocation_metadata() if key == AUTHORIZATION]
+    shown = [value for key, value in metadata if key == AUTHORIZATION]
     if len(shown) != 1 or not isinstance(shown[0], str):
         raise TokenMissingError
     scheme, _, token = shown[0].partition(" ")

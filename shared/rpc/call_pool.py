@@ -3,7 +3,8 @@
 gRPC hands every call to the pool of its method, on the one thread that takes
 calls in. There it is decided whether there is a place, and whether too many wait
 behind it. A call that is turned away is told so at once: no other thread is spent
-on it.
+on it. Nor is one on a call with a place until its message has come, if it may be
+received before.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
+from shared.rpc import first_message
 from shared.rpc.backlog import Backlog
 from shared.rpc.client_waits import ClientWaits
 from shared.rpc.errors import ResourceExhaustedError
@@ -26,6 +28,8 @@ logger = logging.getLogger("ktrdr.process")
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_MESSAGES = 64
+"""Calls of a class whose messages are received before a thread is free: a thousand may queue."""
 _here = threading.local()
 """`_here.refusal` makes the error for the call on this thread, if it is to be refused."""
 
@@ -50,6 +54,7 @@ class CallPool(ThreadPoolExecutor):
         self.class_ = class_
         self.waits = ClientWaits(patience)
         self._threads_at_most = threads
+        self._messages_at_most = max(threads, _MESSAGES)
         self._places = places
         self._backlog = backlog
         self._returns = ReturnTimes()
@@ -67,6 +72,12 @@ class CallPool(ThreadPoolExecutor):
             pool.make_room()
         if not self._enter():
             return self._refuse(self._full, serve, *args, **kwargs)
+        if self._taken <= self._messages_at_most and first_message.is_receivable(args):
+            return self._receive(serve, args)
+        return self._hand_over(serve, *args, **kwargs)
+
+    def _hand_over(self, serve: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have a thread serve a call that has its place."""
         try:
             future = super().submit(self._serve, monotonic(), serve, *args, **kwargs)
         except RuntimeError:  # the pool has been shut down
@@ -74,6 +85,27 @@ class CallPool(ThreadPoolExecutor):
             raise
         future.add_done_callback(self._leave)
         return future
+
+    def _receive(self, serve: Callable[..., Any], handed: Sequence[Any]) -> Future[Any]:
+        """Have a thread serve a call that has its place, once its message has come.
+
+        The future is done once the call has been served; of what came of it gRPC asks nothing.
+        """
+        served: Future[Any] = Future()
+        call = first_message.call_in(handed)
+
+        def hand_over(received: Sequence[Any]) -> None:
+            self.waits.end(call)
+            try:
+                serving = self._hand_over(serve, *received)
+            except RuntimeError as error:  # raised, it would end the thread that takes calls in
+                served.set_exception(error)
+            else:
+                serving.add_done_callback(lambda _: served.set_result(None))
+
+        self.waits.begin(call)
+        first_message.receive(handed, hand_over)
+        return served
 
     def _full(self) -> ResourceExhaustedError:
         """The error of one more call that finds no place."""

@@ -1,8 +1,8 @@
 """Calls that wait for their client, and how they make room for others.
 
 A client may open a call and never send its message, or never read the answer.
-gRPC's thread for the call then waits for as long as the client likes. So a
-behaviour is entered before its message has come, while it waits for one it is
+gRPC then waits for as long as the client likes, and often a thread with it. So a
+behaviour can be entered before its message has come; a call that waits for one is
 known here, and so is a stream while its client reads. Such a call keeps its
 place for as long as nobody wants it, or for the patience of its pool.
 
@@ -21,6 +21,7 @@ from typing import Any
 import grpc
 
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
+from shared.rpc.first_message import Call, receivable
 from shared.rpc.interceptors import Behaviour, Handler, MethodInterceptor
 
 _GRACE = 0.2
@@ -36,50 +37,50 @@ class ClientWaits:
         """`patience` in seconds."""
         self._patience = patience
         self._lock = threading.Lock()  # guards _since
-        self._since: dict[grpc.ServicerContext, float] = {}
+        self._since: dict[Call, float] = {}
 
     def note_arrival(self, at: float) -> None:
         """Say when the call that this thread is about to serve has come: it may have queued."""
         _here.arrived = at
 
     @contextmanager
-    def waiting(self, context: grpc.ServicerContext) -> Iterator[None]:
+    def waiting(self, call: Call) -> Iterator[None]:
         """Say that the call waits for its client for as long as the block runs."""
-        self.begin(context)
+        self.begin(call)
         try:
             yield
         finally:
-            self.end(context)
+            self.end(call)
 
-    def begin(self, context: grpc.ServicerContext) -> None:
+    def begin(self, call: Call) -> None:
         """Say that the call waits for its client from now on."""
         now = monotonic()
         arrived = vars(_here).pop("arrived", now)
         with self._lock:
-            self._since[context] = max(arrived, now - self._patience + _GRACE)
+            self._since[call] = max(arrived, now - self._patience + _GRACE)
 
-    def end(self, context: grpc.ServicerContext) -> None:
+    def end(self, call: Call) -> None:
         """Say that it no longer does."""
         with self._lock:
-            self._since.pop(context, None)
+            self._since.pop(call, None)
 
     def give_up_one(self) -> bool:
         """Cancel the call that has waited longest; False if none has for too long."""
         with self._lock:
             # Not the first that began to wait: one that queued counts from when it came.
-            context = min(self._since, key=self._since.__getitem__, default=None)
-            if context is None or monotonic() - self._since[context] < self._patience:
+            call = min(self._since, key=self._since.__getitem__, default=None)
+            if call is None or monotonic() - self._since[call] < self._patience:
                 return False
-            del self._since[context]
-        context.cancel()
+            del self._since[call]
+        call.cancel()
         return True
 
 
 class ClientWaitInterceptor(MethodInterceptor):
-    """Enters behaviours before the message has come; the innermost of a chain.
+    """Makes behaviours of those that can be entered before the message has come.
 
-    So whatever stands around it, such as who may call at all, is settled
-    without waiting for a message.
+    The innermost of a chain: whatever stands around it, such as who may call at
+    all, can be settled without waiting for a message.
     """
 
     def __init__(self, waits_of: Callable[[str], ClientWaits]) -> None:
@@ -97,6 +98,8 @@ class ClientWaitInterceptor(MethodInterceptor):
             behaviour = _of_one_message(waits, getattr(handler, f"unary_{response}"))
         if handler.response_streaming:
             behaviour = _streaming(waits, behaviour)
+        if not handler.request_streaming:  # another may have to say something first
+            behaviour = receivable(behaviour)
         built: Handler = getattr(grpc, f"stream_{response}_rpc_method_handler")(
             behaviour, handler.request_deserializer, handler.response_serializer
         )

@@ -36,8 +36,8 @@ SERVER_OPTIONS: tuple[tuple[str, int], ...] = (
 )
 _JOIN = 1.0
 """Seconds servicers get to notice that their calls have been cancelled."""
-_HEALTH = 16
-"""Health checks served at once; one takes microseconds."""
+_HEALTH = 32
+"""Health checks at once; one takes microseconds, a watcher who left its place until it is seen."""
 _HEALTH_PATIENCE = 0.5
 _EARLY = 4
 """Threads that answer those who find no place to wait."""

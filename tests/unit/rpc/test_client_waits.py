@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from shared.rpc import health
+from shared.rpc import first_message, health
 from shared.rpc.admission import HEALTH, READ, START, STREAM, WAIT
 from shared.rpc.call_pool import CallPool
 from shared.rpc.client_waits import ClientWaits
@@ -42,6 +42,13 @@ def endless(request: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
 METHODS: dict[str, Behaviour] = {"Read": answer, "Start": answer, "Wait": answer}
 
 
+@pytest.fixture(autouse=True, params=["message first", "as gRPC does"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways in which a thread comes to a call: with its message, or before it."""
+    if request.param == "as gRPC does":
+        monkeypatch.setattr(first_message, "_SERVING", ())
+
+
 @pytest.fixture
 def serve() -> Iterator[Callable[[float], Wire]]:
     """Serves with a patience, for as long as the test runs."""
@@ -62,12 +69,12 @@ def fill(wire: Wire, path: str, begin: Callable[[str], object]) -> None:
     assert isinstance(pool, CallPool)
     places = pool._places
 
-    def one_more() -> bool:
-        if pool._taken < places:
+    def all_taken() -> bool:
+        for _ in range(places - pool._taken):
             begin(path)
         return pool._taken >= places
 
-    eventually(one_more)
+    eventually(all_taken)
 
 
 def full(wire: Wire, path: str) -> bool:

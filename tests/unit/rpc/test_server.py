@@ -296,6 +296,6 @@ def test_stopping_twice_or_before_the_start_does_no_harm() -> None:
 
 
 def test_threads_are_counted_by_class() -> None:
-    reads, waits, early, streams, starts, health_checks = 3, 1, 4, 2, 1, 16
+    reads, waits, early, streams, starts, health_checks = 3, 1, 4, 2, 1, 32
     expected = reads + waits + early + streams + starts + health_checks
     assert LIMITS.threads == expected

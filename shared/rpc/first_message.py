@@ -1,0 +1,113 @@
+"""The first message of a call, received before a thread is spent on the call.
+
+gRPC hands a call to a thread once its headers are there. The thread asks for the
+message, sleeps until the thread that takes calls in has got it, and is woken. Every
+call pays for that with three switches between threads, a tenth of what an echo takes,
+and a client that sends no message holds a thread. Here the thread that takes calls in
+asks for the message itself, and one thread is woken, once, with the message in hand.
+
+gRPC offers no way to this. What is used of its inside is looked at when this module
+is loaded; unless it is what is known here, calls are served gRPC's own way, which is
+slower and otherwise alike.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+Metadata = Sequence[tuple[str, str | bytes]]
+MayReceive = Callable[[Metadata], bool]
+"""Says of a call's metadata whether its message may be received before its behaviour is entered."""
+
+B = TypeVar("B", bound=Callable[..., Any])
+
+_CALL = ("rpc_event", "state", "behavior", "argument_thunk", "request_deserializer")
+"""What gRPC's functions that serve a call take first, in this order."""
+_KNOWN: Mapping[str, tuple[str, ...]] = {
+    "_unary_response_in_pool": (*_CALL, "response_serializer"),
+    "_stream_response_in_pool": (*_CALL, "response_serializer"),
+    "_receive_message": ("state", "call", "request_deserializer"),
+}
+
+
+class Call(Protocol):
+    """A call of gRPC's core."""
+
+    def cancel(self) -> object:
+        """End it."""
+
+
+def _insides() -> Any:
+    """What gRPC calls `_server`; None if it is not as it is known here."""
+    try:
+        server: Any = importlib.import_module("grpc._server")
+        known = all(
+            parameters == tuple(inspect.signature(getattr(server, name)).parameters)
+            for name, parameters in _KNOWN.items()
+        )
+        state = server._RPCState()  # noqa: SLF001  # see above
+        known = known and state.request is None and isinstance(state.due, set)
+        operation = server.cygrpc.ReceiveMessageOperation
+        token = server._RECEIVE_MESSAGE_TOKEN  # noqa: SLF001
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return None
+    return server if known and callable(operation) and isinstance(token, str) else None
+
+
+_server = _insides()
+_SERVING: tuple[Any, ...] = (
+    () if _server is None else (_server._unary_response_in_pool, _server._stream_response_in_pool)  # noqa: SLF001
+)
+
+
+def receivable(behaviour: B, may_receive: MayReceive = lambda _: True) -> B:
+    """Say of a behaviour that it begins by taking a message, which may be there already."""
+    behaviour.may_receive = may_receive  # type: ignore[attr-defined]  # wrappers copy it
+    return behaviour
+
+
+def may_be_received(behaviour: Callable[..., Any]) -> bool:
+    """Whether a behaviour is receivable, for some calls at least."""
+    return hasattr(behaviour, "may_receive")
+
+
+def is_receivable(handed: Sequence[Any]) -> bool:
+    """Whether what gRPC has handed to a pool is a call that `receive` may be used for."""
+    if not handed or handed[0] not in _SERVING:
+        return False
+    _, event, _, behaviour, *_ = handed
+    may_receive: MayReceive | None = getattr(behaviour, "may_receive", None)
+    return may_receive is not None and may_receive(event.invocation_metadata)
+
+
+def call_in(handed: Sequence[Any]) -> Call:
+    """The call in what gRPC has handed to a pool."""
+    call: Call = handed[1].call
+    return call
+
+
+def receive(handed: Sequence[Any], then: Callable[[Sequence[Any]], None]) -> None:
+    """Ask for the message of a call that is receivable; return at once.
+
+    `then` gets what is to be served in its place, on the thread that takes calls in:
+    once the message has come, the client has ended without one, or the call is over.
+    """
+    serve, event, state, behaviour, messages, deserialize, serialize = handed
+    note = _server._receive_message(state, event.call, deserialize)  # noqa: SLF001
+
+    def received(what: Any) -> Any:
+        noted = note(what)
+        first, state.request = state.request, None
+        rest = messages()
+        taken = rest if first is None else itertools.chain((first,), rest)
+        then((serve, event, state, behaviour, lambda: taken, deserialize, serialize))
+        return noted
+
+    with state.condition:
+        operations = (_server.cygrpc.ReceiveMessageOperation(0),)
+        event.call.start_server_batch(operations, received)
+        state.due.add(_server._RECEIVE_MESSAGE_TOKEN)  # noqa: SLF001
