@@ -21,7 +21,7 @@ from typing import Any
 import grpc
 
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
-from shared.rpc.first_message import Call, receivable
+from shared.rpc.first_message import Call, Received, receivable
 from shared.rpc.interceptors import Behaviour, Handler, MethodInterceptor
 
 _GRACE = 0.2
@@ -115,11 +115,11 @@ def _of_one_message(waits: ClientWaits, behaviour: Behaviour) -> Behaviour:
 
     @functools.wraps(behaviour)
     def of_one_message(messages: Iterator[Any], context: grpc.ServicerContext, *rest: Any) -> Any:
-        waits.begin(context)  # on the way of every call, so without a context manager's cost
-        try:
-            message = next(messages, _END)
-        finally:
-            waits.end(context)
+        if isinstance(messages, Received):
+            message = next(messages)
+        else:
+            with waits.waiting(context):
+                message = next(messages, _END)
         if message is _END:
             text = "the call ended without the message that this method takes"
             raise InvalidArgumentError([FieldViolation("", text)])

@@ -13,10 +13,10 @@ slower and otherwise alike.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
-import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 Metadata = Sequence[tuple[str, str | bytes]]
@@ -39,6 +39,18 @@ class Call(Protocol):
 
     def cancel(self) -> object:
         """End it."""
+
+
+class Received(Iterator[Any]):
+    """The messages of a call that sends one, which has come."""
+
+    def __init__(self, message: Any) -> None:
+        self._left = [message]
+
+    def __next__(self) -> Any:
+        if not self._left:
+            raise StopIteration
+        return self._left.pop()
 
 
 def _insides() -> Any:
@@ -65,7 +77,7 @@ _SERVING: tuple[Any, ...] = (
 
 
 def receivable(behaviour: B, may_receive: MayReceive = lambda _: True) -> B:
-    """Say of a behaviour that it begins by taking a message, which may be there already."""
+    """Say of a behaviour that takes an iterator of one message that this may be there already."""
     behaviour.may_receive = may_receive  # type: ignore[attr-defined]  # wrappers copy it
     return behaviour
 
@@ -102,9 +114,8 @@ def receive(handed: Sequence[Any], then: Callable[[Sequence[Any]], None]) -> Non
     def received(what: Any) -> Any:
         noted = note(what)
         first, state.request = state.request, None
-        rest = messages()
-        taken = rest if first is None else itertools.chain((first,), rest)
-        then((serve, event, state, behaviour, lambda: taken, deserialize, serialize))
+        come = messages if first is None else functools.partial(Received, first)
+        then((serve, event, state, behaviour, come, deserialize, serialize))
         return noted
 
     with state.condition:
