@@ -16,6 +16,7 @@ from ktrdr.operations.v1 import operations_service_pb2 as pb
 from tests.integration.hosted import Hosted, hosted
 from tests.integration.refusals import refused
 from tests.integration.running import CANCELLED, CANCELLING, FAILED, RUNNING, RunningBackend
+from tests.support.eventually import eventually
 from tests.support.hosts import scripted_host
 from tests.support.scripted_work import PATIENCE
 
@@ -117,9 +118,12 @@ def test_who_waits_is_told_at_once(pair: Hosted) -> None:
     with ThreadPoolExecutor(1) as waiter:
         request = pb.WaitOperationRequest(operation_id=operation_id, timeout=Duration(seconds=30))
         waiting = waiter.submit(pair.running.operations.WaitOperation, request)
-        pair.relay.cut()
+        eventually(lambda: pair.host.calls["WaitOperation"] == 1)
+        pair.relay.freeze()  # cut off, the wait at the owner would break and send the waiter home
         end = give_up(pair.running, operation_id)
-        assert end == waiting.result(PATIENCE).operation
+        answer = waiting.result(PATIENCE)
+        assert end == answer.operation
+        assert not answer.HasField("retry_after")
 
 
 def test_of_several_who_give_up_at_once_all_see_the_same_end(pair: Hosted) -> None:
