@@ -152,7 +152,7 @@ def test_ctrl_c_detaches_says_how_to_come_back_and_the_work_goes_on(programs: Pr
         cwd=ROOT,
         env=os.environ | {"PYTHONFAULTHANDLER": "1"},
         # Who runs the tests in the background may have it ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+        preexec_fn=_heed_ctrl_c,  # noqa: PLW1509  # it takes no lock that another thread may hold
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -172,6 +172,10 @@ def test_ctrl_c_detaches_says_how_to_come_back_and_the_work_goes_on(programs: Pr
     assert 0 == process.returncode
     assert "ktrdr operations watch op_training_kept" in output + errors
     assert "OPERATION_STATUS_RUNNING" == after["operation"]["status"]
+
+
+def _heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("arguments", [("--help",), ("models", "--help"), ("operations", "--help")])
