@@ -35,11 +35,11 @@ def second(name: str) -> None:
 
 app()
 """
-OURS = "from backend.cli.app import main; main()"
+OURS = "from backend.cli.__main__ import main; main()"
 HEAVY = ("torch", "grpc", "pandas", "matplotlib", "sqlalchemy")
 LOADED = f"""
 import sys
-from backend.cli.app import main
+from backend.cli.__main__ import main
 try:
     main()
 except SystemExit:
