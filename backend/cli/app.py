@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -27,19 +29,18 @@ class ErrorTellingGroup(TyperGroup):
         try:
             return super().invoke(ctx)
         except CommandError as error:
-            typer.echo(error.text(), err=True)
+            _complain(error.text())
             raise typer.Exit(error.exit_code) from error
         except UnicodeEncodeError as error:
-            typer.echo(
+            _complain(
                 f"Error: {error.object[error.start : error.end]!r} cannot be sent or shown as "
-                "UTF-8; write it in UTF-8, in a UTF-8 locale.",
-                err=True,
+                "UTF-8; write it in UTF-8, in a UTF-8 locale."
             )
             raise typer.Exit(ExitCode.USAGE) from error
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise  # typer ends quietly when the reader has gone
-            typer.echo(f"Error: the output could not be written ({error.strerror}).", err=True)
+            _complain(f"Error: the output could not be written ({error.strerror}).")
             raise typer.Exit(ExitCode.FAILED) from error
 
 
@@ -89,10 +90,24 @@ def main(arguments: Sequence[str] | None = None, *, pace: Pace | None = None) ->
         pace: How time passes between looks; tests pass their own.
     """
     if cast("object", sys.stdout) is None:  # as Python has it if its caller closed it
-        typer.echo(
-            "Error: the standard output is closed; send it to a file or to /dev/null.", err=True
-        )
+        _complain("Error: the standard output is closed; send it to a file or to /dev/null.")
         raise SystemExit(ExitCode.FAILED)
+    for stream in (sys.stdout, sys.stderr):
+        _show_what_it_can(stream)
     # gRPC's own account of a failed handshake; the command's is a sentence.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     app(None if arguments is None else list(arguments), prog_name="ktrdr", obj=pace or Pace())
+
+
+def _show_what_it_can(stream: object) -> None:
+    """Have an output put a question mark for what it cannot show, instead of failing.
+
+    UTF-8 shows everything; what is wrong there is a word that was typed.
+    """
+    if isinstance(stream, io.TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
+        stream.reconfigure(errors="replace")
+
+
+def _complain(text: str) -> None:
+    # With `err` alone typer writes UTF-8 where the terminal shows ASCII.
+    typer.echo(text, file=sys.stderr, err=True)

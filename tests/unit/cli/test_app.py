@@ -1,14 +1,19 @@
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import grpc
 import pytest
 
 from backend.cli.failures import ExitCode
 from ktrdr.operations.v1 import operations_service_pb2 as service
 from tests.unit.cli.command_line import FakeTime, Run
 from tests.unit.cli.samples import ID, RUNNING, look, operation
-from tests.unit.cli.scripted_backend import ScriptedBackend
+from tests.unit.cli.scripted_backend import Refusal, ScriptedBackend
+
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
 def test_help_names_every_group_and_the_exit_codes(run: Run) -> None:
@@ -116,4 +121,46 @@ def test_a_word_that_is_not_utf_8_is_a_usage_error(ktrdr: Run, strategy: Path) -
 
     assert ended.exit_code == ExitCode.USAGE
     assert "write it in UTF-8" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def in_ascii(scripted: ScriptedBackend, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a process of its own whose terminal knows no umlaut."""
+    return subprocess.run(
+        [sys.executable, "-m", "backend.cli", *arguments, "--backend", scripted.address],
+        capture_output=True,
+        text=True,
+        encoding="ascii",
+        env=os.environ | ASCII,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_a_character_that_the_terminal_does_not_know_is_replaced(
+    scripted: ScriptedBackend, output: str
+) -> None:
+    text = "Prüfung läuft"
+    scripted.script("GetOperation", look(operation(phase="training", message=text)))
+    ended = in_ascii(scripted, "operations", "get", ID, "--format", output)
+    assert (ExitCode.DONE, "") == (ended.returncode, ended.stderr)
+    if output == "json":  # which can say every character in ASCII
+        assert text == json.loads(ended.stdout)["progress"]["message"]
+    else:
+        assert "Pr?fung l?uft" in ended.stdout
+
+
+def test_so_is_one_of_an_error(scripted: ScriptedBackend) -> None:
+    refusal = Refusal(grpc.StatusCode.FAILED_PRECONDITION, "Zu früh.", "TOO_EARLY")
+    scripted.script("GetOperation", refusal)
+    ended = in_ascii(scripted, "operations", "get", ID)
+    assert (ExitCode.FAILED, "Error: Zu fr?h. (TOO_EARLY)\n") == (ended.returncode, ended.stderr)
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("operations", "--help"), ("nonsense",)])
+def test_help_and_usage_errors_can_be_shown_in_ascii(
+    scripted: ScriptedBackend, arguments: tuple[str, ...]
+) -> None:
+    ended = in_ascii(scripted, *arguments)
+    assert "Usage: ktrdr" in ended.stdout + ended.stderr
     assert "Traceback" not in ended.stderr
