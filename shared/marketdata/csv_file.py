@@ -8,9 +8,12 @@ refused with its line.
 
 from __future__ import annotations
 
+import csv
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +93,21 @@ def _table(path: Path) -> tuple[pd.DataFrame, int]:
         if header.count(delimiter) >= _MOST_COLUMNS:
             text = f"it has more than {_MOST_COLUMNS} columns; leave some out"
             raise CsvUnreadableError(path, text, number)
-        table = pd.read_csv(
+        table = _texts(path, delimiter, number)
+    except UnicodeDecodeError as error:
+        raise CsvUnreadableError(path, "it is not UTF-8 text; save it as UTF-8") from error
+    except (OSError, ValueError) as error:
+        raise CsvUnreadableError(path, f"it cannot be read ({str(error).strip()[:200]})") from error
+    if not isinstance(table.index, pd.RangeIndex):
+        text = "its lines have more fields than its header; remove delimiters at their ends"
+        raise CsvUnreadableError(path, text, number + 1)
+    return table, number + 1
+
+
+def _texts(path: Path, delimiter: str, number: int) -> pd.DataFrame:
+    """Return the texts of a file by column; `number` is its header's line."""
+    try:
+        return pd.read_csv(
             path,
             sep=delimiter,
             dtype=str,
@@ -100,14 +117,38 @@ def _table(path: Path) -> tuple[pd.DataFrame, int]:
             skiprows=number - 1,
             skipinitialspace=True,
         )
-    except UnicodeDecodeError as error:
-        raise CsvUnreadableError(path, "it is not UTF-8 text; save it as UTF-8") from error
-    except (OSError, ValueError) as error:  # pandas' ParserError is a ValueError
-        raise CsvUnreadableError(path, f"it cannot be read ({str(error).strip()[:200]})") from error
-    if not isinstance(table.index, pd.RangeIndex):
-        text = "its lines have more fields than its header; remove delimiters at their ends"
-        raise CsvUnreadableError(path, text, number + 1)
-    return table, number + 1
+    except pd.errors.ParserError as error:
+        line, width = number, 0
+        for line, fields in _widths(path, delimiter, number):
+            width = width or fields
+            if fields > width:
+                text = (
+                    f"it has {fields} fields and the header {width}; remove what is too much, or "
+                    f"put a field that holds {delimiter!r} in quotation marks"
+                )
+                raise CsvUnreadableError(path, text, line) from error
+        if "EOF inside string" not in str(error):
+            raise
+        text = "a quotation mark opens there and is not closed; close it or remove it"
+        raise CsvUnreadableError(path, text, line) from error
+
+
+def _widths(path: Path, delimiter: str, number: int) -> Iterator[tuple[int, int]]:
+    """Give the line of each row and how many fields it has, from the header on.
+
+    The last is one with a field that is too long to be one, if there is such.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(
+            islice(file, number - 1, None), delimiter=delimiter, skipinitialspace=True
+        )
+        line = number
+        with suppress(csv.Error):
+            for fields in rows:
+                yield line, len(fields)
+                line = number + rows.line_num
+            return
+        yield line, 0
 
 
 def _header(path: Path) -> tuple[str, int]:

@@ -130,8 +130,22 @@ FAULTS = {
         "IBM_1d.csv, line 2: it is not clear which number of '02/03/2012' is the day"
     ),
     f"{HEADER}\n{LINE},9\n": "IBM_1d.csv, line 2: its lines have more fields than its header",
-    f"{HEADER}\n{LINE}\n{LINE},9\n": "IBM_1d.csv: it cannot be read (Error tokenizing data.",
-    f'{HEADER}\n"{LINE}\n': "IBM_1d.csv: it cannot be read (Error tokenizing data.",
+    f"{HEADER}\n{LINE}\n{LINE},9\n": (
+        "IBM_1d.csv, line 3: it has 7 fields and the header 6; remove what is too much, or put a "
+        "field that holds ',' in quotation marks."
+    ),
+    f"\n\n{HEADER}\n\n{LINE}\n{LINE},9,9\n": "IBM_1d.csv, line 6: it has 8 fields and the",
+    f'{HEADER},note\n{LINE},"a\nb"\n{LINE},c,9\n': "IBM_1d.csv, line 4: it has 8 fields and the",
+    f"{HEADER}\n{LINE}\n{LINE},9\n".replace(",", ";"): (
+        "IBM_1d.csv, line 3: it has 7 fields and the header 6; remove what is too much, or put a "
+        "field that holds ';' in"
+    ),
+    f'{HEADER}\n"{LINE}\n': (
+        "IBM_1d.csv, line 2: a quotation mark opens there and is not closed; close it or remove it."
+    ),
+    f'{HEADER}\n{LINE}\n2012-02-01,"{200_000 * "1"}\n': (
+        "IBM_1d.csv, line 3: a quotation mark opens there and is not closed;"
+    ),
 }
 
 
