@@ -39,6 +39,13 @@ class BarSource(Protocol):
         """
         ...
 
+    def trouble(self) -> str:
+        """Return why series may be missing that should be there, and the mend; "" if nothing is.
+
+        Whole sentences, without waiting for anyone.
+        """
+        ...
+
 
 def in_canonical_form(frame: pd.DataFrame) -> pd.DataFrame:
     """Return bars with nothing but what a frame of bars has, in their order.
@@ -82,18 +89,21 @@ def check_series(
     """Return a violation for each name the source lacks, and for each series it lacks.
 
     A symbol that is there, but not in every timeframe asked for, is one violation
-    of the symbol. Timeframes nobody has are violations of their own.
+    of the symbol. Timeframes nobody has are violations of their own. Each tells
+    the trouble that the source is in, if it is.
     """
     series = source.series()
     known: dict[str, list[str]] = {}
     for symbol, timeframe in series:
         known.setdefault(symbol, []).append(timeframe)
     there = sorted({timeframe for _, timeframe in series}, key=TIMEFRAMES.__getitem__)
-    return [
+    violations = [
         *_unknown(symbols_field, "symbol", symbols, list(known)),
         *_incomplete(symbols_field, symbols, [name for name in timeframes if name in there], known),
         *_unknown(timeframes_field, "timeframe", timeframes, there),
     ]
+    trouble = source.trouble() if violations else ""
+    return [FieldViolation(v.field, f"{v.description} {trouble}".rstrip()) for v in violations]
 
 
 def require_series(source: BarSource, symbol: str, timeframe: str) -> None:

@@ -41,6 +41,10 @@ class RemoteBars:
             if not token:
                 return found
 
+    def trouble(self) -> str:
+        """Return nothing: whoever does not answer is told by series; see BarSource.trouble."""
+        return ""
+
     def read(
         self, symbol: str, timeframe: str, start: datetime | None, end: datetime | None
     ) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -76,6 +77,17 @@ class CsvFolder:
         for problem in checked.problems:
             logger.warning("%s: %s", self._path(symbol, timeframe), problem)
         return between(checked.frame, start, end)
+
+    def trouble(self) -> str:
+        """Return why the folder cannot be read, if so; see BarSource.trouble."""
+        try:
+            with os.scandir(self._folder):
+                return ""
+        except OSError as error:
+            return (
+                f"The folder {self._folder}, named by KTRDR_CSV_FOLDER, cannot be read "
+                f"({error.strerror}); put it back."
+            )
 
     def check(self, symbols: Sequence[str], timeframe: str) -> list[FieldViolation]:
         """Return a violation for each file there is not; see BarProvider.check."""

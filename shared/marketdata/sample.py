@@ -51,6 +51,10 @@ class SampleBarSource:
         require_series(self, symbol, timeframe)
         return between(self._loaded()[symbol, timeframe], start, end).copy()
 
+    def trouble(self) -> str:
+        """Return nothing: the bars are embedded; see BarSource.trouble."""
+        return ""
+
     def check(self, symbols: Sequence[str], timeframe: str) -> list[FieldViolation]:
         """Return a violation for each series there is not; see BarProvider.check."""
         return check_provided(self, symbols, timeframe)

@@ -40,6 +40,10 @@ class StoredBarSource:
         require_series(self, symbol, timeframe)
         return self._direct.read(symbol, timeframe, start, end)
 
+    def trouble(self) -> str:
+        """Return the other source's; see BarSource.trouble."""
+        return self._direct.trouble()
+
     def _stored_rows(self, symbol: str, timeframe: str) -> int | None:
         """Return how many bars the store has of a series; None if it was never loaded."""
         try:

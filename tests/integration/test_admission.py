@@ -37,6 +37,9 @@ class StallingBars:
         assert self.released.wait(PATIENCE)
         return BARS.series()
 
+    def trouble(self) -> str:
+        return ""
+
     def read(
         self, symbol: str, timeframe: str, start: datetime | None, end: datetime | None
     ) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -181,3 +182,22 @@ def test_a_symbol_that_is_neither_loaded_nor_there_cannot_be_trained_on(
     refusal = refused(lambda: own.train(symbols=["OTHER"]))
     assert grpc.StatusCode.INVALID_ARGUMENT == refusal.code
     assert "MINE" in refusal.fields["symbols[0]"]
+
+
+@pytest.mark.parametrize("name", [b"gone", b"gone\xff"])
+def test_a_folder_that_has_gone_is_named_to_who_loads_or_trains(
+    tmp_path: Path, name: bytes
+) -> None:
+    folder = tmp_path / os.fsdecode(name)
+    folder.mkdir()
+    with running_backend(tmp_path / "home", data_source="csv", csv_folder=folder) as running:
+        folder.rmdir()
+        load = pb.StartDataLoadRequest(symbols=["MINE"], timeframe="1d")
+        for call in (
+            lambda: running.market_data.StartDataLoad(load),
+            lambda: running.train(symbols=["MINE"]),
+        ):
+            refusal = refused(call)
+            assert grpc.StatusCode.INVALID_ARGUMENT == refusal.code
+            assert f"{tmp_path}/gone" in refusal.fields["symbols[0]"]
+            assert "put it back." in refusal.fields["symbols[0]"]

@@ -25,6 +25,9 @@ class NamedBars:
     def series(self) -> Sequence[tuple[str, str]]:
         return [(symbol, name) for symbol, names in self._series.items() for name in names]
 
+    def trouble(self) -> str:
+        return ""
+
     def read(
         self, symbol: str, timeframe: str, start: datetime | None, end: datetime | None
     ) -> pd.DataFrame:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from shared.marketdata.bars import no_bars
+from shared.marketdata.bars import check_series, no_bars
 from shared.marketdata.bridge import DataLoadingProgressBridge
 from shared.marketdata.csv_file import CsvUnreadableError
 from shared.marketdata.csv_folder import CsvFolder
@@ -15,6 +16,7 @@ from shared.marketdata.provider import SeriesFailedError
 from shared.marketdata.request import LoadMode, LoadRequest
 from shared.marketdata.result import DataLoadResult
 from shared.marketdata.sample import SampleBarSource
+from shared.marketdata.source import StoredBarSource
 from shared.marketdata.store import BarStore
 from shared.rpc.errors import InvalidArgumentError
 from tests.unit.marketdata.frames import daily, day
@@ -59,6 +61,41 @@ def test_a_folder_that_is_not_there_has_no_series(folder: Path) -> None:
 
     assert [] == source.series()
     assert "There are: none." in source.check(["IBM"], "1d")[0].description
+
+
+def test_a_folder_that_has_gone_is_named_with_the_mend(folder: Path, store: BarStore) -> None:
+    write(folder, "IBM_1d", daily(0, 5))
+    source = CsvFolder(folder)
+    folder.rename(folder.with_name("elsewhere"))
+    told = (
+        f"There are: none. The folder {folder}, named by KTRDR_CSV_FOLDER, cannot be read (No such "
+        "file or directory); put it back."
+    )
+
+    assert [] == source.series()
+    assert told in source.check(["IBM"], "1d")[0].description
+    with pytest.raises(SeriesFailedError, match=re.escape(told)):
+        source.begins("IBM", "1d")
+    with pytest.raises(InvalidArgumentError, match=re.escape(told)):
+        StoredBarSource(store, source).read("IBM", "1d", None, None)
+
+
+def test_a_folder_that_has_gone_does_not_keep_from_reading_what_was_loaded(
+    folder: Path, store: BarStore
+) -> None:
+    write(folder, "IBM_1d", daily(0, 5))
+    load(store, folder, "IBM")
+    folder.rename(folder.with_name("elsewhere"))
+    source = StoredBarSource(store, CsvFolder(folder))
+
+    assert [] == check_series(source, ["IBM"], ["1d"])
+    assert 5 == len(source.read("IBM", "1d", None, None))
+    (violation,) = check_series(source, ["GOOG"], ["1d"])
+    assert "There are: IBM. The folder " in violation.description
+
+
+def test_a_folder_that_is_there_is_not_mentioned(folder: Path) -> None:
+    assert CsvFolder(folder).check(["IBM"], "1d")[0].description.endswith("There are: none.")
 
 
 def test_bars_are_read_as_they_are_in_the_file(folder: Path) -> None:

@@ -46,6 +46,9 @@ class FakeBars:
     def series(self) -> Sequence[tuple[str, str]]:
         return [(symbol, timeframe) for symbol in sorted(self._daily) for timeframe in ("1d", "1w")]
 
+    def trouble(self) -> str:
+        return ""
+
     def read(
         self, symbol: str, timeframe: str, start: datetime | None, end: datetime | None
     ) -> pd.DataFrame:
