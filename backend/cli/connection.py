@@ -22,6 +22,7 @@ from shared.rpc.tokens import TOKEN_FILE, read_token
 
 INSECURE = "KTRDR_INSECURE"
 _YES = {"1", "true", "yes", "on", "t", "y"}
+_NO = {"", "0", "false", "no", "off", "f", "n"}
 
 
 def _whole(answer: Any) -> Any:
@@ -81,8 +82,17 @@ def security_of_environment() -> ClientSecurity:
         pair = (cert, key) if cert and key else None
         credentials = channel_credentials(authorities, pair)
     shown = None if token is None else read_token(token)
-    insecure = os.environ.get(INSECURE, "").strip().lower() in _YES
-    return ClientSecurity(credentials, None if shown is None else lambda: shown, insecure)
+    return ClientSecurity(credentials, None if shown is None else lambda: shown, _insecure())
+
+
+def _insecure() -> bool:
+    """Whether a token may be sent in the open; unset or empty is no."""
+    value = os.environ.get(INSECURE, "")
+    if (word := value.strip().lower()) in _YES | _NO:
+        return word in _YES
+    raise CredentialsError(
+        f"{INSECURE}: must be 1, true, yes or on, or 0, false, no or off (got {value!r})."
+    )
 
 
 def _path(variable: str) -> Path | None:

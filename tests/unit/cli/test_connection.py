@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from backend.cli.connection import security_of_environment
 from backend.cli.failures import ExitCode
 from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.model import Owner
 from shared.operations.service import OperationsService
 from shared.operations.servicer import OperationsServicer, operations_service
+from shared.rpc.errors import TokenNotSentError
 from shared.rpc.security import OPEN, ServerSecurity
+from shared.settings import ProcessSettings, load_settings
 from tests.support.certificates import (
     PAST,
     READ,
@@ -138,6 +141,28 @@ def test_a_token_is_not_sent_in_the_open_to_another_machine(ktrdr: Command, tmp_
     ended = ktrdr("192.0.2.1:50051", **shown)
     assert_told(ended, ExitCode.USAGE, "not sent to 192.0.2.1:50051", "Set KTRDR_TLS_CA")
     assert WRITE not in ended.stderr
+
+
+@pytest.mark.parametrize("value", ["maybe", "2", "no TLS"])
+def test_what_is_neither_yes_nor_no_is_not_guessed(ktrdr: Command, value: str) -> None:
+    ended = ktrdr("127.0.0.1:1", INSECURE=value)
+    words = f"KTRDR_INSECURE: must be 1, true, yes or on, or 0, false, no or off (got {value!r})."
+    assert_told(ended, ExitCode.USAGE, words)
+
+
+@pytest.mark.parametrize("value", ["1", "TRUE", "yes", "On", "t", "Y", "0", "no", "OFF", "f", "N"])
+def test_yes_and_no_are_written_as_for_the_processes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, value: str
+) -> None:
+    monkeypatch.setenv("KTRDR_TOKEN_FILE", str(token_file(tmp_path, WRITE)))
+    monkeypatch.setenv("KTRDR_INSECURE", value)
+    security = security_of_environment()
+    shown = True
+    try:
+        security.metadata("192.0.2.1:50051")
+    except TokenNotSentError:
+        shown = False
+    assert load_settings(ProcessSettings).insecure is shown
 
 
 # ------------------------------------------------------------------------- not trusted
