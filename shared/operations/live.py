@@ -305,7 +305,7 @@ class LiveOperation:
                 result=self.ending.result,
                 error=self.ending.error,
             )
-            record = replace(self.record, operation=self._with_cancel(operation))
+            record = replace(self.record, operation=self._with_cancel(_in_order(operation)))
             first = self._stored.metrics_count
             return record, self._metrics[first:], first
 
@@ -325,7 +325,7 @@ class LiveOperation:
 
     def _change(self, **fields: object) -> None:
         operation = replace(self.record.operation, **fields)  # type: ignore[arg-type]  # callers name its fields
-        self.record = self.record.of(operation)
+        self.record = self.record.of(_in_order(operation))
 
     # --------------------------------------------------------------- adoption
 
@@ -403,13 +403,14 @@ class LiveOperation:
             ours.cancel_reason,
         ):
             return ours
-        return replace(
+        told = replace(
             ours,
             status=status,
             start_time=start_time,
             cancel_time=cancel_time,
             cancel_reason=cancel_reason,
         )
+        return _in_order(told)
 
     # ---------------------------------------------------------------- waiting
 
@@ -447,6 +448,14 @@ class LiveOperation:
         with self.lock:
             for waiter in self._waiters:
                 waiter.set()
+
+
+def _in_order(operation: Operation) -> Operation:
+    """The operation, last changed no earlier than it started; the times may be of two clocks."""
+    started = operation.start_time
+    if started is None or started <= operation.update_time:
+        return operation
+    return replace(operation, update_time=started)
 
 
 def _cancel_of(operation: Operation) -> tuple[datetime, str] | None:

@@ -22,6 +22,7 @@ from ktrdr.operations.v1 import operations_service_pb2_grpc
 from ktrdr.training.v1 import models_service_pb2 as models_pb
 from ktrdr.training.v1 import training_service_pb2 as training_pb
 from ktrdr.training.v1 import training_service_pb2_grpc
+from shared.operations.conversion import time_of
 from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.store import OperationFilter
 from shared.process import Process, stop
@@ -58,6 +59,17 @@ def _list(running: RunningBackend, **fields: object) -> pb.ListOperationsRespons
 
 
 # ------------------------------------------------------------------------- ids
+
+
+def test_a_training_that_has_begun_and_not_reported_has_changed_as_it_began(
+    front: RunningBackend, host: ScriptedHost
+) -> None:
+    operation_id = front.train()
+    host.work(operation_id)
+
+    operation = front.operation(operation_id)
+    assert RUNNING == operation.status
+    assert time_of(operation.update_time) >= time_of(operation.start_time)
 
 
 def test_a_training_runs_on_the_host_and_is_read_through_the_backend(

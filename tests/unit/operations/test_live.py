@@ -333,6 +333,25 @@ def test_the_update_time_follows_the_workers_reports(live: LiveOperation) -> Non
     assert LATER == live.record.operation.update_time
 
 
+def test_a_start_that_is_heard_of_is_news_before_the_first_report(live: LiveOperation) -> None:
+    live.adopt(reading(operation=operation(status=S.RUNNING, start_time=LATER)), 1.0)
+
+    known = live.record.operation
+    assert (S.RUNNING, LATER, LATER) == (known.status, known.start_time, known.update_time)
+
+
+def test_nothing_changes_before_the_start_whatever_the_clocks_say(live: LiveOperation) -> None:
+    live.adopt(reading(operation=operation(status=S.RUNNING, start_time=LATER)), 1.0)
+    live.want_cancel("", DAY)
+    assert live.mark_cancelling(DAY)
+    assert LATER == live.record.operation.update_time
+
+    end(live, endings.stopped(DAY, process_stopping=False))
+
+    ended = live.record.operation
+    assert (DAY, LATER) == (ended.end_time, ended.update_time)
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "expected"),
     [
@@ -496,6 +515,8 @@ def test_nobody_waits_upstream_once_the_end_is_known(live: LiveOperation) -> Non
 # ---------------------------------------------------- against a model, any order
 
 
+STARTS = (DAY - timedelta(minutes=1), DAY, LATER, LATER + timedelta(minutes=1))
+"""By the owner's clock, which may be ahead."""
 _RANK = {S.PENDING: 0, S.RUNNING: 1, S.CANCELLING: 2}
 
 
@@ -530,7 +551,11 @@ class AdoptionMachine(RuleBasedStateMachine):
         status = data.draw(
             st.sampled_from(sorted(TRANSITIONS[self.owner.operation.status], key=str))
         )
-        self.owner.operation = operation(status=status, end_time=LATER if status.terminal else None)
+        self.owner.operation = operation(
+            status=status,
+            start_time=self.owner.operation.start_time or data.draw(st.sampled_from(STARTS)),
+            end_time=LATER if status.terminal else None,
+        )
 
     @rule(target=readings, behind=st.integers(0, 2), page=st.integers(1, 4))
     def read(self, behind: int, page: int) -> tuple[SourceReading, float]:
@@ -592,6 +617,11 @@ class AdoptionMachine(RuleBasedStateMachine):
         percentage = 0.0 if progress is None else progress.percentage or 0.0
         assert percentage >= self.percentage
         self.percentage = percentage
+
+    @invariant()
+    def nothing_changes_before_the_start(self) -> None:
+        operation = self.live.record.operation
+        assert operation.update_time >= (operation.start_time or operation.create_time)
 
     @invariant()
     def an_end_has_all_metrics_and_stays(self) -> None:
