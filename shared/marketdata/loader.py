@@ -6,8 +6,6 @@ a store, progress goes to a bridge, a cancel signal says when to stop.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 from shared.clock import Clock, SystemClock
 from shared.marketdata.bridge import DataLoadingProgressBridge
 from shared.marketdata.provider import BarProvider
@@ -16,12 +14,9 @@ from shared.marketdata.request import BEGINNING, LoadRequest
 from shared.marketdata.result import DataLoadResult, FailedSymbol
 from shared.marketdata.store import BarStore
 from shared.marketdata.symbol_load import LoadParts, SymbolLoad
-from shared.marketdata.timeframes import TIMEFRAMES
+from shared.marketdata.timeframes import last_end
 from shared.operations.cancellation import CancelSignal
 from shared.rpc.errors import FailedPreconditionError, OperationCancelledError
-
-_MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
-_STEP = timedelta(minutes=30)
 
 
 class NothingLoadedError(FailedPreconditionError):
@@ -36,19 +31,6 @@ class NothingLoadedError(FailedPreconditionError):
             f"No symbol could be loaded. {told}{more}",
             metadata={one.symbol[:40]: one.reason for one in failed[:20]},
         )
-
-
-def last_end(now: datetime, timeframe: str) -> datetime:
-    """Return a time before which every bar that starts has ended.
-
-    It moves in steps, so that a load repeated soon asks for nothing: days and weeks
-    start at midnight UTC; shorter bars may start anywhere in their session.
-    """
-    length = TIMEFRAMES[timeframe]
-    if length >= timedelta(days=1):
-        return now - (now - _MONDAY) % length
-    latest = now - length
-    return latest - (latest - _MONDAY) % min(length, _STEP)
 
 
 class DataLoader:

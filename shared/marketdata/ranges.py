@@ -57,3 +57,8 @@ def subtract(wanted: TimeRange, covered: Iterable[TimeRange]) -> tuple[TimeRange
     if start < wanted.end:
         missing.append(TimeRange(start, wanted.end))
     return tuple(missing)
+
+
+def before(ranges: Iterable[TimeRange], end: datetime) -> tuple[TimeRange, ...]:
+    """Return what of the ranges lies before a time, in their order."""
+    return tuple(TimeRange(part.start, min(part.end, end)) for part in ranges if part.start < end)

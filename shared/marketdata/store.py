@@ -23,7 +23,7 @@ from shared.durable import sync_folders
 from shared.marketdata.bars import in_order, no_bars
 from shared.marketdata.gaps import Gap, find_gaps
 from shared.marketdata.merging import Merging
-from shared.marketdata.ranges import TimeRange, union
+from shared.marketdata.ranges import TimeRange, before, union
 from shared.marketdata.series_file import (
     BATCH_ROWS,
     Contents,
@@ -31,7 +31,7 @@ from shared.marketdata.series_file import (
     SeriesUnreadableError,
     write_series,
 )
-from shared.marketdata.timeframes import TIMEFRAMES
+from shared.marketdata.timeframes import TIMEFRAMES, last_end
 from shared.rpc.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
 
 _SUFFIX = ".parquet"
@@ -147,7 +147,7 @@ class BarStore:
                 row_count=file.rows,
                 first=first,
                 last=last,
-                covered=kept.covered,
+                covered=self._trusted(kept.covered, last, timeframe),
                 gaps=kept.gaps,
                 gap_count=kept.gap_count,
                 update_time=kept.updated,
@@ -234,10 +234,25 @@ class BarStore:
         if not path.exists():
             return self._write(path, name, Merging(frame, iter(())), (covered,))
         with SeriesFile.opened(path, symbol, timeframe) as file:
-            known = file.contents.covered
+            known = self._trusted(file.contents.covered, file.extent()[1], timeframe)
             if frame.empty and any(part.contains(covered) for part in known):
                 return Merged(0, 0)
             return self._write(path, name, Merging(frame, file.batches()), union([*known, covered]))
+
+    def _trusted(
+        self, covered: tuple[TimeRange, ...], last: datetime | None, timeframe: str
+    ) -> tuple[TimeRange, ...]:
+        """The coverage without what a load cannot have known whose clock ran ahead.
+
+        No load covers bars that have not ended yet. Where one did, nobody knows when
+        it ran; certainly not before its last bar, which may not have ended then.
+        """
+        ended = last_end(self._clock.now(), timeframe)
+        if not covered or covered[-1].end <= ended:
+            return covered
+        newest = covered[-1]
+        known = newest.start if last is None else min(last, ended)
+        return (*covered[:-1], *before([newest], known))
 
     def _write(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 TIMEFRAMES: Mapping[str, timedelta] = {
     "1m": timedelta(minutes=1),
@@ -16,8 +16,23 @@ TIMEFRAMES: Mapping[str, timedelta] = {
     "1w": timedelta(weeks=1),
 }
 """Every timeframe with the length of its bars, finest first."""
+_MONDAY = datetime(1970, 1, 5, tzinfo=UTC)
+_STEP = timedelta(minutes=30)
 
 
 def finest(timeframes: Iterable[str]) -> str:
     """Return the timeframe with the shortest bars. Raises ValueError if there is none."""
     return min(timeframes, key=TIMEFRAMES.__getitem__)
+
+
+def last_end(now: datetime, timeframe: str) -> datetime:
+    """Return a time before which every bar that starts has ended.
+
+    It moves in steps, so that a load repeated soon asks for nothing: days and weeks
+    start at midnight UTC; shorter bars may start anywhere in their session.
+    """
+    length = TIMEFRAMES[timeframe]
+    if length >= timedelta(days=1):
+        return now - (now - _MONDAY) % length
+    latest = now - length
+    return latest - (latest - _MONDAY) % min(length, _STEP)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from shared.marketdata.bars import between, no_bars
 from shared.marketdata.bridge import DataLoadingProgressBridge
-from shared.marketdata.loader import DataLoader, NothingLoadedError, last_end
+from shared.marketdata.loader import DataLoader, NothingLoadedError
 from shared.marketdata.provider import BarProvider, Fetched, FetchWatch, SeriesFailedError
 from shared.marketdata.ranges import TimeRange, subtract, union
 from shared.marketdata.request import BEGINNING, LoadMode, LoadRequest
@@ -27,9 +27,10 @@ from shared.operations.model import Progress
 from shared.rpc.errors import OperationCancelledError, UnavailableError
 from tests.support.clock import FakeClock
 from tests.support.eventually import eventually
-from tests.unit.marketdata.frames import ScriptedProvider, bars_at, daily, day, days
+from tests.unit.marketdata.frames import ScriptedProvider, bars_at, daily, day, days, row
 
 assert_same = pd.testing.assert_frame_equal
+DAY = 86_400.0
 
 
 class RecordingBridge(DataLoadingProgressBridge):
@@ -239,29 +240,56 @@ def test_bars_that_have_not_ended_are_left_for_later(store: BarStore) -> None:
     assert 1 == len(provider.fetches)
 
 
+def test_what_a_clock_that_ran_ahead_took_for_past_is_loaded_when_it_is(tmp_path: Path) -> None:
+    """A load took it to be nine days later; of today there was half a bar."""
+    clock = FakeClock()
+    today = datetime(2026, 1, 1, tzinfo=UTC)
+    times = [today + timedelta(days=number) for number in range(-5, 9)]
+    whole = bars_at(times)
+    half = whole.iloc[:6].copy()
+    half.iloc[5] = row()
+    provider = ScriptedProvider({"AAA": half})
+    load = Load(BarStore(tmp_path / "data", clock), provider)
+    load.clock = clock
+
+    clock.advance(9 * DAY)
+    load.run("AAA")
+    clock.advance(-9 * DAY)
+    provider.fetches.clear()
+    load.run("AAA")
+    provider.series["AAA"] = whole
+    for _ in range(3):
+        clock.advance(2 * DAY)
+        load.run("AAA")
+        load.run("AAA")
+
+    asked = [(part.start, part.end) for _, part in provider.fetches]
+    assert [(times[number], times[number + 2]) for number in (5, 7, 9)] == asked
+    assert_same(whole.iloc[:11], load.store.read("AAA", "1d", None, None))
+    assert (TimeRange(BEGINNING, times[11]),) == load.store.info("AAA", "1d").covered
+
+
+@pytest.mark.parametrize("bars", [0, 3])
+def test_without_bars_of_its_time_nothing_of_such_a_load_counts(tmp_path: Path, bars: int) -> None:
+    clock = FakeClock()
+    store = BarStore(tmp_path / "data", clock)
+    today = datetime(2026, 1, 1, tzinfo=UTC)
+    store.merge("AAA", "1d", daily(0, bars), days(0, 3))
+    store.merge("AAA", "1d", no_bars(), TimeRange(day(100), today + timedelta(days=1)))
+
+    assert (days(0, 3),) == store.covered("AAA", "1d")
+    clock.advance(DAY)
+    assert (days(0, 3), TimeRange(day(100), today + timedelta(days=1))) == (
+        store.covered("AAA", "1d")
+    )
+
+
 def test_a_load_of_the_future_has_nothing_to_fetch(
     store: BarStore, provider: ScriptedProvider
 ) -> None:
     result = Load(store, provider).run("AAA", start=datetime(2027, 1, 1, tzinfo=UTC))
 
     assert ([], 1, 0) == (provider.fetches, result.symbols_loaded, result.symbols[0].row_count)
-
-
-@pytest.mark.parametrize(
-    ("timeframe", "end"),
-    [
-        ("1m", "2024-03-06 13:46"),
-        ("5m", "2024-03-06 13:40"),
-        ("1h", "2024-03-06 12:30"),
-        ("4h", "2024-03-06 09:30"),
-        ("1d", "2024-03-06 00:00"),
-        ("1w", "2024-03-04 00:00"),
-    ],
-)
-def test_what_starts_before_the_last_end_has_ended(timeframe: str, end: str) -> None:
-    now = datetime(2024, 3, 6, 13, 47, 59, tzinfo=UTC)
-
-    assert datetime.fromisoformat(f"{end}+00:00") == last_end(now, timeframe)
 
 
 # ----------------------------------------------------------------- what goes wrong

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.marketdata.ranges import TimeRange, subtract, union
+from shared.marketdata.ranges import TimeRange, before, subtract, union
 from tests.unit.marketdata.frames import day, days
 
 DAYS = 40
@@ -77,3 +77,10 @@ def test_times_of_other_zones_become_utc() -> None:
 def test_an_empty_or_naive_range_is_refused(start: datetime, end: datetime, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         TimeRange(start, end)
+
+
+@given(st.lists(a_range()), st.integers(0, DAYS))
+def test_what_lies_before_a_time_is_nothing_after_it(parts: list[TimeRange], end: int) -> None:
+    kept = before(parts, day(end))
+
+    assert members(*parts) & set(range(end)) == members(*kept)
