@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -12,14 +11,11 @@ from uuid import uuid4
 
 import grpc
 import pytest
-from pydantic import SecretStr
 
-from backend.settings import BackendSettings
 from ktrdr.operations.v1 import operation_pb2
 from ktrdr.operations.v1 import operations_service_pb2 as pb
 from ktrdr.training.v1 import training_service_pb2 as training_pb
 from shared.instance import Instance
-from shared.operations.database import open_store
 from tests.integration.running import (
     CANCELLED,
     CANCELLING,
@@ -29,8 +25,8 @@ from tests.integration.running import (
     RUNNING,
     SMALL,
     RunningBackend,
-    running_backend,
 )
+from tests.integration.sharing import on
 from tests.support.eventually import eventually
 from tests.support.hosts import ScriptedHost
 from tests.support.postgres import PostgresServer
@@ -52,17 +48,6 @@ class Pair:
 @pytest.fixture
 def url(postgres: PostgresServer) -> str:
     return postgres.new_database()
-
-
-@contextmanager
-def on(url: str, home: Path, **fields: Any) -> Iterator[RunningBackend]:
-    """Serve a backend whose records are in the database."""
-    settings = BackendSettings(home=home, state_url=SecretStr(url))
-    with (
-        closing(open_store(settings, "backend")) as store,
-        running_backend(home, store=store, **fields) as running,
-    ):
-        yield running
 
 
 @pytest.fixture
