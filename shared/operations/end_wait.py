@@ -70,8 +70,8 @@ class EndWait:
         return True
 
     def _left(self) -> float:
-        """Seconds left to wait: none if it has ended or the caller has gone."""
-        over = self.live.status.terminal or self.waiter.gone
+        """Seconds left to wait: none if it has ended, was forgotten or the caller has gone."""
+        over = self.live.status.terminal or self.live.forgotten or self.waiter.gone
         return 0.0 if over else self.until - self.clock.monotonic()
 
     def _sleep(self, seconds: float) -> None:

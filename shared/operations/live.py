@@ -76,6 +76,8 @@ class LiveOperation:
         """Decided, not yet published: the record is still to be stored."""
         self.sealed = False
         """No more metrics can come: the last drain is done."""
+        self.forgotten = False
+        """The store was told to forget it: there is no such operation any more."""
         self.store_error: OperationError | None = None
         self._stored = Stored(record.operation, len(metrics))
         self._metrics: list[Metric] = list(metrics)
@@ -125,7 +127,7 @@ class LiveOperation:
 
     def raise_if_unstored(self) -> None:
         """Raise StoreUnavailableError if its end is decided and cannot be shown yet."""
-        if self.ending is None:  # unguarded look: it is decided once, and stays so
+        if self.ending is None or self.forgotten:  # unguarded looks: both stay so
             return
         with self.lock:
             if self.status.terminal:
@@ -315,6 +317,12 @@ class LiveOperation:
             self.record = record
             self.source = None
             self.store_error = None
+        self.wake_waiters()
+
+    def forget(self) -> None:
+        """Note that the operation has been forgotten, and wake whoever waits."""
+        with self.lock:
+            self.forgotten = True
         self.wake_waiters()
 
     def _with_cancel(self, operation: Operation) -> Operation:

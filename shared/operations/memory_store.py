@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from shared.operations.model import Metric, OperationRecord, OperationStatus, OperationType
-from shared.operations.store import MetricsMissingError, OperationFilter, SortKey
+from shared.operations.store import REMEMBERED, MetricsMissingError, OperationFilter, SortKey
 
 
 class MemoryOperationStore:
@@ -22,12 +22,14 @@ class MemoryOperationStore:
         self._metrics: dict[str, list[Metric]] = {}
         self._order: list[SortKey] = []
         self._counts: Counter[tuple[OperationType, OperationStatus]] = Counter()
+        self._forgotten: dict[SortKey, None] = {}
 
     def create(self, record: OperationRecord) -> OperationRecord:
         """Keep a new record; if its id is taken, return the kept one."""
         with self._lock:
             kept = self._records.get(record.operation.operation_id)
             if kept is None:
+                self._forgotten.pop(_key(record), None)
                 insort(self._order, _key(record))
                 self._put(record)
             return kept or record
@@ -43,14 +45,14 @@ class MemoryOperationStore:
 
     def save(
         self, record: OperationRecord, metrics: Sequence[Metric] = (), first: int = 0
-    ) -> OperationRecord:
+    ) -> OperationRecord | None:
         """Replace the record of an operation that has not ended and keep `metrics`."""
         with self._lock:
             return self._replace(record, metrics, first)
 
     def finish(
         self, record: OperationRecord, metrics: Sequence[Metric] = (), first: int = 0
-    ) -> OperationRecord:
+    ) -> OperationRecord | None:
         """Keep a terminal record and the rest of its metrics."""
         with self._lock:
             return self._replace(record, metrics, first)
@@ -116,11 +118,13 @@ class MemoryOperationStore:
 
     def _replace(
         self, record: OperationRecord, metrics: Sequence[Metric], first: int
-    ) -> OperationRecord:
-        kept = self._records.get(record.operation.operation_id)
+    ) -> OperationRecord | None:
+        operation_id = record.operation.operation_id
+        kept = self._records.get(operation_id)
+        if _key(record) in self._forgotten or (kept is not None and _key(kept) != _key(record)):
+            return None
         if kept is not None and kept.operation.status.terminal:
             return kept
-        operation_id = record.operation.operation_id
         log = self._metrics.get(operation_id, [])
         if metrics and first > len(log):
             raise MetricsMissingError(operation_id, len(log))
@@ -144,6 +148,9 @@ class MemoryOperationStore:
         self._metrics.pop(operation_id, None)
         self._counts[_class(record)] -= 1
         del self._order[bisect_left(self._order, _key(record))]
+        self._forgotten[_key(record)] = None
+        if len(self._forgotten) > REMEMBERED:
+            del self._forgotten[next(iter(self._forgotten))]
 
     def _older_than(self, after: SortKey | None) -> Iterator[OperationRecord]:
         end = len(self._order) if after is None else bisect_left(self._order, after)

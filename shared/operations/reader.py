@@ -97,9 +97,22 @@ class Reader:
         metrics_limit: int,
         deadline: float,
     ) -> OperationView:
-        live = self._registry.find(operation_id)
-        if not isinstance(live, LiveOperation):
-            return self._recorded(operation_id, live, metrics_cursor, metrics_limit)
+        while isinstance(known := self._registry.find(operation_id), LiveOperation):
+            view = self._open(known, max_staleness, metrics_cursor, metrics_limit, deadline)
+            if not known.forgotten:
+                return view
+            # Perhaps another has been started under its id.
+        return self._recorded(operation_id, known, metrics_cursor, metrics_limit)
+
+    def _open(
+        self,
+        live: LiveOperation,
+        max_staleness: float | None,
+        metrics_cursor: int,
+        metrics_limit: int,
+        deadline: float,
+    ) -> OperationView:
+        """The view of an open operation; it means nothing if that turns out to be forgotten."""
         staleness = self._ttl if max_staleness is None else max_staleness
         for _ in range(2):
             refreshed = self.refresh(live, staleness, deadline)
@@ -108,9 +121,9 @@ class Reader:
                 break  # else it was young enough when it was chosen, and is not any more
         if error is not None:
             known = self._registry.reconsider(live)
-            if not isinstance(known, LiveOperation):
-                return self._recorded(operation_id, known, metrics_cursor, metrics_limit)
-        if max_staleness is not None:
+            if known is not None and not isinstance(known, LiveOperation):
+                return self._recorded(live.operation_id, known, metrics_cursor, metrics_limit)
+        if max_staleness is not None and not live.forgotten:
             if error is not None:
                 raise _strict(error)
             if self._has_ended(live, deadline):
@@ -154,6 +167,8 @@ class Reader:
         refreshed = {live.operation_id: result for live, result in zip(lives, results, strict=True)}
         for live in lives:
             self._settler.settle_or_save(live)
+        if any(live.forgotten for live in lives):
+            return self.list_operations(wanted, after, limit, deadline=deadline)  # of the others
         views = [
             self._view(each, refreshed[each.operation_id], self._ttl, 0, 0)[0]
             if isinstance(each, LiveOperation)

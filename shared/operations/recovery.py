@@ -23,7 +23,8 @@ def end_orphans(store: OperationStore, me: Owner, now: datetime) -> None:
     """
     for record in _open_records(store):
         if record.owner.instance_id == me.instance_id:
-            store.finish(_restarted(record, now))
+            if store.finish(_restarted(record, now)) is None:
+                continue  # another process on this store has given it up and deleted it just now
             logger.warning("Operation %s was cut off by a restart", record.operation.operation_id)
 
 

@@ -99,6 +99,13 @@ class Registry:
         with self._lock:
             self._live.pop(operation_id, None)
 
+    def forget(self, live: LiveOperation) -> None:
+        """Let go of an operation that the store has forgotten, not of another that has its id."""
+        with self._lock:
+            if self._live.get(live.operation_id) is live:
+                del self._live[live.operation_id]
+        live.forget()
+
     def refuse_new(self) -> list[LiveOperation]:
         """Take in no new operation any more; return those there are."""
         with self._lock:
@@ -136,16 +143,18 @@ class Registry:
         return self._if_still_open(taken) if live is taken else live
 
     def _if_still_open(self, taken: LiveOperation) -> LiveOperation | OperationRecord | None:
-        """What was just taken up, unless it had ended before that, unseen by whoever read it."""
+        """What was just taken up, unless it had ended before that, unseen by whoever read it.
+
+        Whoever has got hold of it meanwhile finds that out likewise.
+        """
         again = self._store.get(taken.operation_id)
-        if again is not None and not again.operation.status.terminal:
+        ended = again is None or again.operation.status.terminal
+        if again is not None and not ended and not _is_another(again, taken.record):
             address = taken.record.owner.address
             logger.info("Took up operation %s, which is at %s", taken.operation_id, address)
             return taken
-        with self._lock:
-            if self._live.get(taken.operation_id) is taken:  # else it has been started anew
-                del self._live[taken.operation_id]
-        return again
+        self.forget(taken)
+        return None if again is None else self.take_up(again)
 
     def reconsider(self, live: LiveOperation) -> LiveOperation | OperationRecord | None:
         """What the store makes of an operation whose owner could not be asked.
@@ -161,8 +170,8 @@ class Registry:
             record = self._store.get(live.operation_id)
         except StoreUnavailableError:
             return live
-        if record is None:
-            self.drop(live.operation_id)
+        if record is None or _is_another(record, live.record):
+            self.forget(live)
             return None
         if record.operation.status.terminal:
             return record if self._show_end(live, record) else live
@@ -248,6 +257,11 @@ class Registry:
         if live is None:
             self._store.discard(record)
         return live
+
+
+def _is_another(record: OperationRecord, known: OperationRecord) -> bool:
+    """Whether it is of another operation: the known one was forgotten, and its id used anew."""
+    return record.operation.create_time != known.operation.create_time
 
 
 def stands_for_host(record: OperationRecord) -> bool:

@@ -231,7 +231,7 @@ class OperationsService:
         `metadata` is added to the operation's. Each time the owner is told anew, this is
         recorded anew: whoever else asks the owner then knows that it may not have heard.
         Raises OperationNotFoundError if it is not open here, also if another process on
-        the same store has ended it; StoreUnavailableError if that cannot be stored.
+        the same store has ended or deleted it; StoreUnavailableError if that cannot be stored.
         """
         live = self._open(operation_id)
         live.assign(owner, metadata, self._owner.instance_id, self._clock.now())

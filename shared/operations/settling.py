@@ -48,8 +48,9 @@ class Settler:
         """Drain, store and publish; False if that is still to be done.
 
         If the store is away the operation stays open, for the next query to try
-        again. Another caller's attempt is left alone without `wait`, else waited
-        for, if need be no longer than `within` seconds.
+        again; if it has been forgotten there, it is here as well. Another caller's
+        attempt is left alone without `wait`, else waited for, if need be no longer
+        than `within` seconds.
         """
         patience = within if wait and within is not None else -1
         if not live.store_lock.acquire(blocking=wait, timeout=patience):
@@ -60,6 +61,9 @@ class Settler:
             if sealed is None:
                 return live.status.terminal
             record = self._store.finish(*sealed)
+            if record is None:
+                self._registry.forget(live)
+                return False
             self._publish(live, record)
         except StoreUnavailableError as error:
             self._note(live, error)
@@ -105,13 +109,16 @@ class Settler:
     def _save(self, live: LiveOperation) -> None:
         """Store the record as it is, under the store lock.
 
-        If another process on the same store was first to end it, that stands.
+        If another process on the same store was first to end it, that stands; or to have it
+        forgotten.
         """
         if live.status.terminal:
             return  # stored and published while we waited; it may have been deleted since
         record, metrics, first = live.unstored_part()
         kept = self._store.save(self._dated(live, record), metrics, first)
-        if kept.operation.status.terminal:
+        if kept is None:
+            self._registry.forget(live)
+        elif kept.operation.status.terminal:
             self._publish(live, kept)
         else:
             live.note_stored(record.operation, first + len(metrics), self._clock.monotonic())

@@ -69,6 +69,15 @@ METRICS = Table(
     # In SQLite the table is its primary key, in its order.
     sqlite_with_rowid=False,
 )
+FORGOTTEN = Table(
+    "forgotten",
+    METADATA,
+    Column("service", KEY, primary_key=True),
+    Column("operation_id", KEY, primary_key=True),
+    Column("create_time", BigInteger, primary_key=True, autoincrement=False),
+    Column("forget_time", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
 
 _o = OPERATIONS.c
 OPEN = _o.retention_time.is_(None)
@@ -77,6 +86,7 @@ ENDED = _o.retention_time.is_not(None)
 PRUNED_BY_COUNT = text("retention_time IS NOT NULL AND (starter = '' OR outcome_read)")
 """What has ended, and is not kept for a starter that has not read how."""
 
+Index("forgotten_by_time", FORGOTTEN.c.service, FORGOTTEN.c.forget_time)
 Index("operations_by_age", _o.service, _o.create_time, _o.operation_id)
 Index("operations_by_class", _o.service, _o.type, _o.status, _o.create_time, _o.operation_id)
 Index(

@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from shared.clock import Clock, SystemClock
 from shared.operations.model import Metric, OperationRecord
 from shared.operations.sql_connections import Connections
+from shared.operations.sql_forgotten import Forgotten
 from shared.operations.sql_metrics import MetricsLog
 from shared.operations.sql_pages import count_query, page_parameters, page_query
 from shared.operations.sql_records import escaped, record_to_row, row_to_record, to_micros
@@ -31,7 +32,8 @@ class SqlOperationStore:
 
     def __init__(self, engine: Engine, service: str, clock: Clock | None = None) -> None:
         """`service` names the kind of process whose records these are."""
-        self._connections = Connections(engine, clock or SystemClock())
+        self._clock = clock or SystemClock()
+        self._connections = Connections(engine, self._clock)
         self._service = service
         # How many rows an insertion has made or changed is wanted.
         insert = _INSERTS[engine.dialect.name].execution_options(preserve_rowcount=True)
@@ -39,7 +41,7 @@ class SqlOperationStore:
         self._upsert = insert.on_conflict_do_update(
             index_elements=_KEY,
             set_={column.name: column for column in insert.excluded if column.name not in _KEY},
-            where=OPEN,
+            where=and_(OPEN, _o.create_time == insert.excluded.create_time),
         )
 
     def close(self) -> None:
@@ -50,24 +52,27 @@ class SqlOperationStore:
         """Keep a new record; if its id is taken, change nothing and return the kept one."""
         what = f"Operation {record.operation.operation_id} could not be created"
         with self._connections.writing(what) as db:
-            return self._put(db, self._insert, record) or record
+            kept = self._put(db, self._insert, record)
+            if kept is None:
+                Forgotten(db, self._service).remove(*_identity(record))
+            return kept or record
 
     def discard(self, record: OperationRecord) -> None:
         """Forget an operation that was refused before it began, not another of its id."""
         operation_id = record.operation.operation_id
         meant = and_(OPEN, _o.create_time == to_micros(record.operation.create_time))
         with self._connections.writing(f"Operation {operation_id} could not be discarded") as db:
-            self._forget(db, operation_id, meant)
+            self._forget(db, [operation_id], meant)
 
     def save(
         self, record: OperationRecord, metrics: Sequence[Metric] = (), first: int = 0
-    ) -> OperationRecord:
+    ) -> OperationRecord | None:
         """Replace the record of an operation that has not ended and keep `metrics`, as one."""
         return self._replace(record, metrics, first)
 
     def finish(
         self, record: OperationRecord, metrics: Sequence[Metric] = (), first: int = 0
-    ) -> OperationRecord:
+    ) -> OperationRecord | None:
         """Keep a terminal record and the rest of its metrics, durably and as one."""
         return self._replace(record, metrics, first)
 
@@ -110,7 +115,7 @@ class SqlOperationStore:
     def delete(self, operation_id: str) -> bool:
         """Forget a finished operation and its metrics; False if there is none or it is open."""
         with self._connections.writing(f"Operation {operation_id} could not be deleted") as db:
-            return self._forget(db, operation_id, ENDED)
+            return bool(self._forget(db, [operation_id], ENDED))
 
     def prune(self, keep: int, ended_before: datetime, limit: int) -> Sequence[str]:
         """Forget finished operations beyond the retention, the oldest first; return their ids."""
@@ -123,16 +128,20 @@ class SqlOperationStore:
         if not beyond:
             return []
         with self._connections.writing(what) as db:
-            return [each for each in beyond if self._forget(db, each, ENDED)]
+            return self._forget(db, beyond, ENDED)
 
     def _replace(
         self, record: OperationRecord, metrics: Sequence[Metric], first: int
-    ) -> OperationRecord:
+    ) -> OperationRecord | None:
         operation_id = record.operation.operation_id
         with self._connections.writing(f"Operation {operation_id} could not be stored") as db:
             kept_record = self._put(db, self._upsert, record)
             if kept_record is not None:
-                return kept_record
+                return kept_record if _identity(kept_record) == _identity(record) else None
+            # Asked once the row is ours: who has removed one before has committed, or waits for us.
+            if Forgotten(db, self._service).has(*_identity(record)):
+                self._remove(db, operation_id)
+                return None
             if metrics:
                 log = MetricsLog(db, self._service, operation_id)
                 kept = log.count()
@@ -156,13 +165,33 @@ class SqlOperationStore:
         row = db.execute(select(OPERATIONS).where(self._is(operation_id))).first()
         return None if row is None else row_to_record(row)
 
-    def _forget(self, db: Connection, operation_id: str, state: ColumnElement[bool]) -> bool:
-        """Remove an operation in this state, and its metrics; False if there is none."""
-        forgotten = delete(OPERATIONS).where(self._is(operation_id), state)
-        if not db.execute(forgotten).rowcount:
-            return False
+    def _forget(
+        self, db: Connection, operation_ids: Sequence[str], state: ColumnElement[bool]
+    ) -> Sequence[str]:
+        """Remove those operations that are in this state, and their metrics; return their ids."""
+        forgotten, now = Forgotten(db, self._service), to_micros(self._clock.now())
+        found = []
+        for operation_id in operation_ids:
+            meant = and_(self._is(operation_id), state)
+            # Locked, in PostgreSQL, so that it is the one that is removed.
+            create_time = db.execute(select(_o.create_time).where(meant).with_for_update()).scalar()
+            if create_time is None:
+                continue
+            self._remove(db, operation_id)
+            forgotten.add(operation_id, create_time, now)
+            found.append(operation_id)
+        if found:
+            forgotten.trim()
+        return found
+
+    def _remove(self, db: Connection, operation_id: str) -> None:
+        db.execute(delete(OPERATIONS).where(self._is(operation_id)))
         MetricsLog(db, self._service, operation_id).remove()
-        return True
 
     def _is(self, operation_id: str) -> ColumnElement[bool]:
         return and_(_o.service == self._service, _o.operation_id == escaped(operation_id))
+
+
+def _identity(record: OperationRecord) -> tuple[str, int]:
+    """Which operation a record is of: an id that was forgotten can be used anew."""
+    return record.operation.operation_id, to_micros(record.operation.create_time)

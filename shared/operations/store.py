@@ -41,6 +41,12 @@ class OperationFilter:
 
 
 ACTIVE = OperationFilter(statuses=ACTIVE_STATUSES)
+REMEMBERED = 10_000
+"""Forgotten operations that a store remembers not to take back, the last ones of each service.
+
+Of one, nothing is left but its id, so this bounds what deletions leave behind. Only who still has
+one in memory could bring it back, and finds out when he next stores something of it.
+"""
 
 
 class MetricsMissingError(StoreUnavailableError):
@@ -56,7 +62,11 @@ class MetricsMissingError(StoreUnavailableError):
 
 
 class OperationStore(Protocol):
-    """Keeps records by operation id, and each operation's metrics by their place in its log."""
+    """Keeps records by operation id, and each operation's metrics by their place in its log.
+
+    Which operation a record is of, its id and `create_time` say: an id that was
+    forgotten can be used anew. What was forgotten, the store does not take back.
+    """
 
     def create(self, record: OperationRecord) -> OperationRecord:
         """Keep a new record; if its id is taken, change nothing and return the kept one."""
@@ -73,23 +83,24 @@ class OperationStore(Protocol):
 
     def save(
         self, record: OperationRecord, metrics: Sequence[Metric] = (), first: int = 0
-    ) -> OperationRecord:
+    ) -> OperationRecord | None:
         """Replace the record of an operation that has not ended and keep `metrics`, as one.
 
         They are the log's from index `first` on; what is kept of them stays.
         Raises MetricsMissingError if metrics before `first` are not kept.
         Returns the kept record: the given one, or the terminal one, which stays
-        as it is.
+        as it is. None, and nothing is changed, if the operation has been forgotten;
+        one that the store does not know for another reason, it keeps.
         """
         ...
 
     def finish(
         self, record: OperationRecord, metrics: Sequence[Metric] = (), first: int = 0
-    ) -> OperationRecord:
+    ) -> OperationRecord | None:
         """Keep a terminal record and the rest of its metrics, durably and as one.
 
-        `metrics` as for `save`. If the kept record is terminal already, change
-        nothing and return it.
+        `metrics` and None as for `save`. If the kept record is terminal already,
+        change nothing and return it.
         """
         ...
 

@@ -212,7 +212,7 @@ class FullStore(MemoryOperationStore):
 
     full = True
 
-    def finish(self, *args: Any, **kwargs: Any) -> OperationRecord:
+    def finish(self, *args: Any, **kwargs: Any) -> OperationRecord | None:
         """Keep the record, unless full."""
         if self.full:
             raise StoreUnavailableError("The record could not be written: no space left.")

@@ -173,7 +173,7 @@ class FlakyStore(MemoryOperationStore):
 
     def save(
         self, record: OperationRecord, metrics: Sequence[Metric] = (), first: int = 0
-    ) -> OperationRecord:
+    ) -> OperationRecord | None:
         """Replace a record, unless away."""
         self.saves += 1
         self._reach()
@@ -181,7 +181,7 @@ class FlakyStore(MemoryOperationStore):
 
     def finish(
         self, record: OperationRecord, metrics: Sequence[Metric] = (), first: int = 0
-    ) -> OperationRecord:
+    ) -> OperationRecord | None:
         """Keep a terminal record, unless away; blocks while the gate is closed."""
         self.finishes += 1
         self.finishing.set()

@@ -142,6 +142,15 @@ def test_an_end_at_the_owner_is_read_once() -> None:
     assert (1, 5.0) == (its.refreshes, its.passed)
 
 
+def test_a_wait_for_what_is_forgotten_meanwhile_is_over() -> None:
+    its = Waiting()
+    its.ended = False
+    its.answers = [lambda _: its.time.at(5.0, its.live.forget)]
+
+    assert its.run()
+    assert (0, 5.0) == (its.refreshes, its.passed)
+
+
 def test_an_owner_without_a_place_is_asked_again_when_it_wishes() -> None:
     its = Waiting()
     its.answers = [later(2.0), later(3.5), lambda wait: wait.end()]

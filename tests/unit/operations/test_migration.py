@@ -26,7 +26,7 @@ NEXT = '''
 from alembic import op
 import sqlalchemy as sa
 
-revision, down_revision = "9999", "0002"
+revision, down_revision = "9999", "0003"
 
 def upgrade() -> None:
     op.add_column("operations", sa.Column("mood", sa.Text))

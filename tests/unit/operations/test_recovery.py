@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
-from shared.operations.model import OperationStatus, Owner, Progress
+from shared.operations.model import OperationRecord, OperationStatus, Owner, Progress
 from shared.operations.recovery import end_orphans
 from shared.operations.store import ACTIVE
 from shared.rpc.errors import StoreUnavailableError
@@ -37,6 +38,24 @@ def test_what_ran_here_before_a_restart_is_failed_with_what_was_stored() -> None
     )
     assert life.clock.now() == view.operation.end_time
     assert "2026-01-01 00:00:00" in error.message
+
+
+def test_what_is_given_up_and_deleted_just_then_stays_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    life = Life()
+    recorded(life.store, ME_BEFORE, LOG, status=S.RUNNING)
+    finish = life.store.finish
+
+    def first(*ending: Any) -> OperationRecord | None:
+        finish(record(status=S.FAILED, end_time=DAY))
+        life.store.delete("op")  # another process on the store is faster
+        return finish(*ending)
+
+    monkeypatch.setattr(life.store, "finish", first)
+    life.service.recover()
+
+    assert (None, []) == (life.store.get("op"), caplog.messages)
 
 
 def test_what_had_not_begun_is_failed_as_well() -> None:

@@ -230,11 +230,23 @@ def test_nobody_takes_up_what_a_host_has_just_refused(monkeypatch: pytest.Monkey
 
 def test_an_owner_is_not_told_of_what_another_process_has_ended(setup: Setup) -> None:
     setup.pending()
-    setup.store.finish(record(status=S.FAILED, end_time=DAY))
+    now = setup.clock.now()
+    setup.store.finish(record(status=S.FAILED, create_time=now, end_time=now))
 
     with pytest.raises(OperationNotFoundError):
         setup.service.assign_owner("op", HOST, {})
     assert S.FAILED is setup.status()
+
+
+def test_an_owner_is_not_told_of_what_another_process_has_deleted(setup: Setup) -> None:
+    setup.pending()
+    now = setup.clock.now()
+    setup.store.finish(record(status=S.FAILED, create_time=now, end_time=now))
+    setup.store.delete("op")
+
+    with pytest.raises(OperationNotFoundError):
+        setup.service.assign_owner("op", HOST, {})
+    assert setup.store.get("op") is None
 
 
 def test_a_stopping_process_starts_nothing_but_finds_what_there_is(setup: Setup) -> None:

@@ -73,7 +73,9 @@ def test_one_of_many_endings_stands_and_all_learn_which(store: SqlOperationStore
     def finish(number: int) -> None:
         mine = record("op", status=S.FAILED, metadata={"by": str(number)})
         log = [metric(step + 1 + 100 * number) for step in range(50)]
-        kept.append(store.finish(mine, log).operation.metadata["by"])
+        ended = store.finish(mine, log)
+        assert ended is not None
+        kept.append(ended.operation.metadata["by"])
 
     assert [] == in_threads(8, finish)
     assert 1 == len(set(kept))

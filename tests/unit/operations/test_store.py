@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shared.operations import memory_store, sql_forgotten
 from shared.operations.model import OperationRecord, OperationStatus, OperationType, Owner
 from shared.operations.store import (
     ACTIVE,
@@ -18,7 +19,7 @@ from shared.operations.store import (
     OperationStore,
     SortKey,
 )
-from tests.unit.operations.fakes import DAY, metric, record, steps
+from tests.unit.operations.fakes import DAY, in_threads, metric, record, steps
 
 S = OperationStatus
 ANY = OperationFilter()
@@ -272,6 +273,102 @@ def test_nothing_of_a_forgotten_operation_comes_back_with_its_id(
 
     assert made(1) == store.create(made(1))
     assert [] == steps(store.metrics("op-1", 0, 10))
+
+
+def forgotten(store: OperationStore, how: str) -> OperationRecord:
+    """The record of an operation with two metrics, as it was before the store forgot it."""
+    kept = made(1, S.RUNNING if how == "discard" else S.FAILED)
+    write = store.save if how == "discard" else store.finish
+    write(kept, [metric(1), metric(2)])
+    match how:
+        case "discard":
+            store.discard(kept)
+        case "delete":
+            store.delete("op-1")
+        case "prune":
+            store.prune(0, DAY, 10)
+    assert store.get("op-1") is None
+    return made(1, S.RUNNING)
+
+
+@pytest.mark.parametrize("status", [S.RUNNING, S.COMPLETED])
+@pytest.mark.parametrize("how", ["discard", "delete", "prune"])
+def test_what_was_forgotten_is_not_taken_back(
+    store: OperationStore, how: str, status: OperationStatus
+) -> None:
+    """Another process may have it in memory and find out how it ended only now."""
+    forgotten(store, how)
+    write = store.finish if status.terminal else store.save
+
+    for first in (0, 2):
+        assert write(made(1, status), [metric(3)], first) is None
+    assert (None, 0) == (store.get("op-1"), store.count(ANY))
+    assert [] == steps(store.metrics("op-1", 0, 10))
+
+
+@pytest.mark.parametrize("status", [S.PENDING, S.COMPLETED])
+def test_who_has_a_forgotten_one_leaves_alone_what_its_id_is_used_for_now(
+    store: OperationStore, status: OperationStatus
+) -> None:
+    old = forgotten(store, "delete")
+    later = old.operation.create_time + timedelta(microseconds=1)
+    anew = record("op-1", status=status, create_time=later)
+    write = store.finish if status.terminal else store.save
+    store.create(record("op-1", create_time=later))
+    write(anew, [metric(7)])
+
+    assert store.save(old, [metric(3)], 2) is None
+    assert store.finish(made(1, S.FAILED), [metric(3)], 1) is None
+    assert anew == store.get("op-1")
+    assert [7] == steps(store.metrics("op-1", 0, 10))
+    assert anew == write(anew, [metric(7)])
+
+
+def test_what_is_created_anew_is_kept_though_its_clock_stood_still(store: OperationStore) -> None:
+    forgotten(store, "delete")
+    store.create(made(1))
+
+    assert made(1, S.RUNNING) == store.save(made(1, S.RUNNING), [metric(1)])
+    store.finish(made(1, S.COMPLETED))
+    assert store.delete("op-1")
+    assert store.save(made(1, S.RUNNING)) is None
+
+
+def test_the_last_that_were_forgotten_are_remembered(
+    store: OperationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_store, "REMEMBERED", 2)
+    monkeypatch.setattr(sql_forgotten, "REMEMBERED", 2)
+    for minute in (1, 2, 3):
+        store.finish(made(minute, S.COMPLETED))
+        store.delete(f"op-{minute}")
+
+    assert [made(1, S.RUNNING), None, None] == [
+        store.save(made(minute, S.RUNNING)) for minute in (1, 2, 3)
+    ]
+
+
+def test_whoever_stores_what_is_just_being_deleted_does_not_bring_it_back(
+    store: OperationStore,
+) -> None:
+    answers: list[OperationRecord | None] = []
+
+    def work(index: int) -> None:
+        if index == 0:
+            deleted.append(store.delete("op-1"))
+        else:
+            write = store.save if index % 2 else store.finish
+            answers.append(write(made(1, S.RUNNING if index % 2 else S.FAILED), [metric(2)], 1))
+
+    for _ in range(20):
+        deleted: list[bool] = []
+        store.create(made(1))
+        store.finish(made(1, S.COMPLETED), [metric(1)])
+
+        assert [] == in_threads(4, work)
+        assert ([True], None) == (deleted, store.get("op-1"))
+        assert [] == steps(store.metrics("op-1", 0, 10))
+    assert all(answer in (made(1, S.COMPLETED), None) for answer in answers)
 
 
 def test_what_has_ended_is_deleted_once(store: OperationStore) -> None:
