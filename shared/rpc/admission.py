@@ -16,6 +16,7 @@ import grpc
 
 from shared.rpc.call_pool import CallPool, refusal
 from shared.rpc.client_waits import ClientWaits
+from shared.rpc.handed_call import refusable
 from shared.rpc.interceptors import Behaviour, Handler, MethodInterceptor, rebuilt
 
 HEALTH = "health"
@@ -66,4 +67,4 @@ def _admitted(pool: CallPool, behaviour: Behaviour) -> Behaviour:
         return behaviour(request, context, *rest)
 
     admitted.experimental_thread_pool = pool  # type: ignore[attr-defined]  # read by gRPC
-    return admitted
+    return refusable(admitted, lambda _: None)

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from shared.reloading import Reloading
 from shared.rpc import health
 from shared.rpc.errors import KtrdrError, PermissionDeniedError, UnauthenticatedError
-from shared.rpc.first_message import Metadata, may_be_received, receivable
+from shared.rpc.handed_call import Metadata, may_be_received, receivable
 from shared.rpc.interceptors import Behaviour, Handler, MethodInterceptor, rebuilt
 from shared.rpc.said_lately import SaidLately
 from shared.rpc.security import AUTHORIZATION, BEARER

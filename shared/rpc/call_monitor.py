@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 import grpc
 
-from shared.rpc.errors import ResourceExhaustedError
+from shared.rpc.errors import KtrdrError, ResourceExhaustedError
+from shared.rpc.handed_call import note_of, refusable
 from shared.rpc.interceptors import (
     Behaviour,
     Handler,
@@ -20,6 +21,7 @@ from shared.rpc.interceptors import (
     name_for_counting,
     rebuilt,
 )
+from shared.rpc.status import grpc_code
 
 
 class CallMonitor(Protocol):
@@ -66,7 +68,7 @@ class CallMonitorInterceptor(MethodInterceptor):
             called(name, outcome_code(context), perf_counter() - began_at)
             return answer
 
-        return noted
+        return self._noting_refusals(name, noted)
 
     def _stream(self, method: str, behaviour: Behaviour) -> Behaviour:
         if getattr(behaviour, "experimental_non_blocking", False):
@@ -85,13 +87,28 @@ class CallMonitorInterceptor(MethodInterceptor):
                 raise
             called(name, outcome_code(context), perf_counter() - began_at)
 
-        return noted
+        return self._noting_refusals(name, noted)
+
+    def _noting_refusals(self, name: str, noted: Behaviour) -> Behaviour:
+        """Have calls noted as well that are refused without their behaviour."""
+        inner = note_of(noted)
+        if inner is None:
+            return noted
+
+        def note(error: KtrdrError) -> None:
+            inner(error)
+            self._monitor.called(name, grpc_code(error.code).name, 0.0)
+            self._count_shed(error)
+
+        return refusable(noted, note)
 
     def _note_shed(self, error: BaseException) -> None:
         """Look at what has become a status: `abort` raises in the course of handling it."""
-        cause = error.__context__
-        if isinstance(cause, ResourceExhaustedError) and cause.reason == "TOO_MANY_CALLS":
-            self._monitor.shed(cause.metadata["class"])
+        self._count_shed(error.__context__)
+
+    def _count_shed(self, error: BaseException | None) -> None:
+        if isinstance(error, ResourceExhaustedError) and error.reason == "TOO_MANY_CALLS":
+            self._monitor.shed(error.metadata["class"])
 
 
 def failure_code(context: grpc.ServicerContext) -> str:

@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
 from typing import Any, ParamSpec, TypeVar
 
-from shared.rpc import first_message
+from shared.rpc import handed_call
 from shared.rpc.backlog import Backlog
 from shared.rpc.client_waits import ClientWaits
 from shared.rpc.errors import ResourceExhaustedError
@@ -32,6 +32,11 @@ _MESSAGES = 64
 """Calls of a class whose messages are received before a thread is free: a thousand may queue."""
 _here = threading.local()
 """`_here.refusal` makes the error for the call on this thread, if it is to be refused."""
+
+
+_OVER: Future[Any] = Future()
+"""Of every call that was refused at once."""
+_OVER.set_result(None)
 
 
 class CallPool(ThreadPoolExecutor):
@@ -72,7 +77,7 @@ class CallPool(ThreadPoolExecutor):
             pool.make_room()
         if not self._enter():
             return self._refuse(self._full, serve, *args, **kwargs)
-        if self._taken <= self._messages_at_most and first_message.is_receivable(args):
+        if self._taken <= self._messages_at_most and handed_call.is_receivable(args):
             return self._receive(serve, args)
         return self._hand_over(serve, *args, **kwargs)
 
@@ -92,7 +97,7 @@ class CallPool(ThreadPoolExecutor):
         The future is done once the call has been served; of what came of it gRPC asks nothing.
         """
         served: Future[Any] = Future()
-        call = first_message.call_in(handed)
+        call = handed_call.call_in(handed)
 
         def hand_over(received: Sequence[Any]) -> None:
             self.waits.end(call)
@@ -104,7 +109,7 @@ class CallPool(ThreadPoolExecutor):
                 serving.add_done_callback(lambda _: served.set_result(None))
 
         self.waits.begin(call)
-        first_message.receive(handed, hand_over)
+        handed_call.receive(handed, hand_over)
         return served
 
     def _full(self) -> ResourceExhaustedError:
@@ -158,8 +163,8 @@ class CallPool(ThreadPoolExecutor):
         self.waits.note_arrival(arrived)
         return serve(*args, **kwargs)
 
-    @staticmethod
     def _refuse(
+        self,
         refusal: Callable[[], ResourceExhaustedError],
         serve: Callable[P, T],
         /,
@@ -167,6 +172,9 @@ class CallPool(ThreadPoolExecutor):
         **kwargs: P.kwargs,
     ) -> Future[T]:
         """Have the call refused on this thread; what is refused waits for nothing."""
+        if handed_call.is_refusable(args):
+            handed_call.refuse(args, refusal(), self._backlog.let_go)
+            return _OVER
         _here.refusal = refusal
         refused: Future[T] = Future()
         try:

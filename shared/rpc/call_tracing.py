@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import grpc
 
 from shared.rpc.call_monitor import failure_code, outcome_code
+from shared.rpc.handed_call import refusable
 from shared.rpc.interceptors import (
     Behaviour,
     Handler,
@@ -70,7 +71,7 @@ class TracingInterceptor(MethodInterceptor):
                 end(outcome_code(context))
                 return answer
 
-        return traced
+        return refusable(traced, None)  # a call that is refused has a span as well
 
     def _stream(self, method: str, behaviour: Behaviour) -> Behaviour:
         if getattr(behaviour, "experimental_non_blocking", False):
@@ -98,7 +99,7 @@ class TracingInterceptor(MethodInterceptor):
             finally:
                 own.run(inner.close)  # type: ignore[attr-defined]  # a generator
 
-        return traced
+        return refusable(traced, None)  # a call that is refused has a span as well
 
 
 def _traceparent(context: grpc.ServicerContext) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 import grpc
 
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
-from shared.rpc.first_message import Call, Received, receivable
+from shared.rpc.handed_call import Call, Received, receivable
 from shared.rpc.interceptors import Behaviour, Handler, MethodInterceptor
 
 _GRACE = 0.2

@@ -27,6 +27,8 @@ from tests.support.rpc import (
     status_in,
 )
 
+pytestmark = pytest.mark.usefixtures("way")
+
 LIMITS = ServerLimits(read=3, wait=2, stream=2, start=2)
 CLASSES = {"Start": START, "Tail": STREAM, "Wait": WAIT}
 

@@ -19,6 +19,8 @@ from tests.support.eventually import eventually
 from tests.support.raw_http2 import RawConnection, message
 from tests.support.rpc import PROBE, TIMEOUT, Wire, probe, required, served, status_in
 
+pytestmark = pytest.mark.usefixtures("way")
+
 LIMITS = ServerLimits(read=800, backlog=5)
 LONG = 60
 """Calls that are more than may wait, and fewer than there are places."""

@@ -12,6 +12,8 @@ from shared.rpc.server import ServerLimits
 from tests.support.eventually import eventually
 from tests.support.rpc import PROBE, Behaviour, Gate, Wire, probe, served
 
+pytestmark = pytest.mark.usefixtures("way")
+
 
 class Notes:
     """Remembers what it is told."""

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 import pytest
 
-from shared.rpc import first_message, health
+from shared.rpc import health
 from shared.rpc.admission import HEALTH, READ, START, STREAM, WAIT
 from shared.rpc.call_pool import CallPool
 from shared.rpc.client_waits import ClientWaits
@@ -19,6 +19,8 @@ from shared.rpc.server import ServerLimits
 from tests.support.eventually import eventually
 from tests.support.raw_http2 import RawConnection, message
 from tests.support.rpc import PROBE, TIMEOUT, Behaviour, Gate, Wire, code_of, probe, served
+
+pytestmark = pytest.mark.usefixtures("way")
 
 CLASSES = {"Start": START, "Tail": STREAM, "Wait": WAIT}
 CHECK = f"/{health.SERVICE_NAME}/Check"
@@ -40,13 +42,6 @@ def endless(request: Any, context: grpc.ServicerContext) -> Iterator[bytes]:
 
 
 METHODS: dict[str, Behaviour] = {"Read": answer, "Start": answer, "Wait": answer}
-
-
-@pytest.fixture(autouse=True, params=["message first", "as gRPC does"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways in which a thread comes to a call: with its message, or before it."""
-    if request.param == "as gRPC does":
-        monkeypatch.setattr(first_message, "_SERVING", ())
 
 
 @pytest.fixture

@@ -161,7 +161,7 @@ def test_an_error_with_far_too_many_facts_arrives(letter: str) -> None:
     assert required(status_in(failure), error_details_pb2.ErrorInfo).metadata
 
 
-def test_an_error_after_the_first_messages_of_a_stream_arrives_behind_them() -> None:
+def test_an_error_after_the_handed_calls_of_a_stream_arrives_behind_them() -> None:
     def behaviour(request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         yield b"one"
         yield b"two"

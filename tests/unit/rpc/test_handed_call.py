@@ -1,11 +1,13 @@
-"""Calls whose message is received before a thread is spent on them."""
+"""Calls received and refused before a thread is spent on them."""
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from types import SimpleNamespace
@@ -14,15 +16,16 @@ from typing import Any
 import grpc
 import pytest
 
-from shared.rpc import first_message, health
-from shared.rpc.admission import READ, WAIT
+from shared.rpc import handed_call, health
+from shared.rpc.admission import READ, START, WAIT
 from shared.rpc.call_pool import CallPool
+from shared.rpc.interceptors import MethodInterceptor, rebuilt
 from shared.rpc.server import ServerLimits
 from tests.support.certificates import READ as READER
 from tests.support.certificates import STRANGE, WRITE, bearer, served_with, tokens_file
 from tests.support.eventually import eventually
 from tests.support.raw_http2 import RawConnection, message
-from tests.support.rpc import PROBE, TIMEOUT, Gate, Wire, code_of, probe, served
+from tests.support.rpc import PROBE, TIMEOUT, Gate, Wire, code_of, probe, served, status_in
 
 CHECK = f"/{health.SERVICE_NAME}/Check"
 DO = f"/{PROBE}/Do"
@@ -69,8 +72,8 @@ def without_message(
 
 def test_the_insides_of_this_grpcio_are_known() -> None:
     """If this fails calls are served gRPC's own way, a tenth slower: look at what has changed."""
-    assert first_message._server is not None
-    assert 2 == len(first_message._SERVING)
+    assert handed_call._server is not None
+    assert 2 == len(handed_call._SERVING)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +83,8 @@ def test_the_insides_of_this_grpcio_are_known() -> None:
         ("_unary_response_in_pool", lambda rpc_event, state: None),
         ("_RPCState", SimpleNamespace),
         ("_RPCState", lambda: SimpleNamespace(request=b"", due=set())),
+        ("_RPCState", lambda: SimpleNamespace(request=None, due=set(), callbacks=None)),
+        ("_abort", lambda state, call, code: None),
         ("_RECEIVE_MESSAGE_TOKEN", 7),
         ("cygrpc", SimpleNamespace()),
     ],
@@ -87,8 +92,8 @@ def test_the_insides_of_this_grpcio_are_known() -> None:
 def test_insides_that_differ_are_left_alone(
     name: str, other: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(first_message._server, name, other)
-    assert None is first_message._insides()
+    monkeypatch.setattr(handed_call._server, name, other)
+    assert None is handed_call._insides()
 
 
 def test_a_client_that_sends_no_message_holds_no_thread(wire: Wire) -> None:
@@ -164,6 +169,64 @@ def test_the_message_of_one_who_may_call_is_received_first(tmp_path: Path) -> No
             raw.send(stream, message(b""), last=True)
             eventually(lambda: pool._taken == 0)
             assert b"answer" in raw.read()
+
+
+class Around(MethodInterceptor):
+    """Remembers how many calls have come through it, and which refusals it was told of."""
+
+    def __init__(self, *, sees_all: bool) -> None:
+        super().__init__()
+        self._sees_all = sees_all
+        self.entered = 0
+        self.refused: list[str] = []
+
+    def wrap(self, method: str, handler: Any) -> Any:
+        return rebuilt(handler, self._around)
+
+    def _around(self, behaviour: Any) -> Any:
+        @functools.wraps(behaviour)
+        def counted(*arguments: Any) -> Any:
+            self.entered += 1
+            return behaviour(*arguments)
+
+        note = None if self._sees_all else lambda error: self.refused.append(error.reason)
+        return handed_call.refusable(counted, note)
+
+
+@pytest.mark.parametrize("sees_all", [True, False])
+def test_a_call_is_refused_without_its_behaviour_unless_somebody_has_to_see_it(
+    sees_all: bool,
+) -> None:
+    gate, around = Gate(), Around(sees_all=sees_all)
+    services = [probe({"Do": gate}, classes={"Do": START})]
+    with served(services, LIMITS, around=[around]) as wire:
+        inside = wire.begin("Do")
+        eventually(lambda: gate.waiting == 1)
+        failure = wire.failure("Do")
+        gate.opened.set()
+        assert b"passed" == inside.result()
+    text = "Too many start calls at once (limit 1); come back in a moment."
+    assert [text] * 2 == [failure.details(), status_in(failure).message]
+    entered, told = (2, []) if sees_all else (1, ["TOO_MANY_CALLS"])
+    assert (entered, told) == (around.entered, around.refused)
+
+
+@pytest.mark.usefixtures("way")
+def test_who_may_not_call_is_not_told_that_there_is_no_place(tmp_path: Path) -> None:
+    gate = Gate()
+    services = [probe({"Do": gate}, classes={"Do": START})]
+    with served(services, LIMITS, served_with(tokens=tokens_file(tmp_path))) as wire:
+        method = wire.channel.unary_unary(DO)
+        inside = method.future(b"", timeout=TIMEOUT, metadata=bearer(WRITE))
+        eventually(lambda: gate.waiting == 1)
+        for metadata, code in (
+            (bearer(STRANGE), "UNAUTHENTICATED"),
+            (bearer(READER), "PERMISSION_DENIED"),
+            (bearer(WRITE), "RESOURCE_EXHAUSTED"),
+        ):
+            assert code == code_of(partial(method, b"", timeout=TIMEOUT, metadata=metadata))
+        gate.opened.set()
+        assert b"passed" == inside.result()
 
 
 def test_a_server_ends_while_messages_are_waited_for() -> None:

@@ -1,4 +1,4 @@
-"""The first message of a call, received before a thread is spent on the call.
+"""A call as gRPC hands it to a pool: its message received, or itself refused, without a thread.
 
 gRPC hands a call to a thread once its headers are there. The thread asks for the
 message, sleeps until the thread that takes calls in has got it, and is woken. Every
@@ -6,9 +6,13 @@ call pays for that with three switches between threads, a tenth of what an echo 
 and a client that sends no message holds a thread. Here the thread that takes calls in
 asks for the message itself, and one thread is woken, once, with the message in hand.
 
-gRPC offers no way to this. What is used of its inside is looked at when this module
-is loaded; unless it is what is known here, calls are served gRPC's own way, which is
-slower and otherwise alike.
+A call that is to be refused needs no thread at all: its status is sent at once. Through
+its behaviour and all that stands around it that takes three times as much Python, and
+of those who come to more than a process can bear, most are refused.
+
+gRPC offers no way to either. What is used of its inside is looked at when this module
+is loaded; unless it is what is known here, calls are served and refused gRPC's own
+way, which is slower and otherwise alike.
 """
 
 from __future__ import annotations
@@ -19,9 +23,15 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
+from shared.rpc.errors import KtrdrError
+from shared.rpc.status import MAX_MESSAGE, grpc_code, shorten, trailers_of
+
 Metadata = Sequence[tuple[str, str | bytes]]
 MayReceive = Callable[[Metadata], bool]
 """Says of a call's metadata whether its message may be received before its behaviour is entered."""
+
+NoteRefusal = Callable[[KtrdrError], None]
+"""Takes note of the error of a call that is refused; it must not raise or wait."""
 
 B = TypeVar("B", bound=Callable[..., Any])
 
@@ -31,6 +41,7 @@ _KNOWN: Mapping[str, tuple[str, ...]] = {
     "_unary_response_in_pool": (*_CALL, "response_serializer"),
     "_stream_response_in_pool": (*_CALL, "response_serializer"),
     "_receive_message": ("state", "call", "request_deserializer"),
+    "_abort": ("state", "call", "code", "details"),
 }
 
 
@@ -63,8 +74,10 @@ def _insides() -> Any:
         )
         state = server._RPCState()  # noqa: SLF001  # see above
         known = known and state.request is None and isinstance(state.due, set)
+        known = known and state.callbacks == [] and state.code is state.trailing_metadata is None
         operation = server.cygrpc.ReceiveMessageOperation
         token = server._RECEIVE_MESSAGE_TOKEN  # noqa: SLF001
+        server.cygrpc.StatusCode.unknown  # noqa: B018  # raises if it is not there
     except (ImportError, AttributeError, TypeError, ValueError):
         return None
     return server if known and callable(operation) and isinstance(token, str) else None
@@ -87,6 +100,21 @@ def may_be_received(behaviour: Callable[..., Any]) -> bool:
     return hasattr(behaviour, "may_receive")
 
 
+def refusable(behaviour: B, note: NoteRefusal | None) -> B:
+    """Have `note` be told of calls that are refused without the behaviour.
+
+    None: there are to be no such calls, the behaviour must see them all.
+    """
+    behaviour.note_refusal = note  # type: ignore[attr-defined]  # wrappers copy it
+    return behaviour
+
+
+def note_of(behaviour: Callable[..., Any]) -> NoteRefusal | None:
+    """What is to be told of calls that are refused without the behaviour."""
+    note: NoteRefusal | None = getattr(behaviour, "note_refusal", None)
+    return note
+
+
 def is_receivable(handed: Sequence[Any]) -> bool:
     """Whether what gRPC has handed to a pool is a call that `receive` may be used for."""
     if not handed or handed[0] not in _SERVING:
@@ -94,6 +122,11 @@ def is_receivable(handed: Sequence[Any]) -> bool:
     _, event, _, behaviour, *_ = handed
     may_receive: MayReceive | None = getattr(behaviour, "may_receive", None)
     return may_receive is not None and may_receive(event.invocation_metadata)
+
+
+def is_refusable(handed: Sequence[Any]) -> bool:
+    """Whether it is a call that `refuse` may be used for: of one who may call, at that."""
+    return is_receivable(handed) and note_of(handed[3]) is not None
 
 
 def call_in(handed: Sequence[Any]) -> Call:
@@ -122,3 +155,21 @@ def receive(handed: Sequence[Any], then: Callable[[Sequence[Any]], None]) -> Non
         operations = (_server.cygrpc.ReceiveMessageOperation(0),)
         event.call.start_server_batch(operations, received)
         state.due.add(_server._RECEIVE_MESSAGE_TOKEN)  # noqa: SLF001
+
+
+def refuse(handed: Sequence[Any], error: KtrdrError, over: Callable[[], None]) -> None:
+    """End a call that is refusable with the status of an error; return at once.
+
+    `over` is called once it has been sent or there is nobody left to send it to, on the
+    thread that takes calls in.
+    """
+    _, event, state, behaviour, *_ = handed
+    with state.condition:
+        state.callbacks.append(over)
+        state.code = grpc_code(error.code)
+        state.details = shorten(error.message, MAX_MESSAGE).encode()
+        state.trailing_metadata = trailers_of(error)
+        _server._abort(state, event.call, _server.cygrpc.StatusCode.unknown, b"")  # noqa: SLF001
+    note = note_of(behaviour)
+    if note is not None:
+        note(error)

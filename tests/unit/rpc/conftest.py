@@ -1,0 +1,14 @@
+"""Fixtures of the tests of `shared.rpc`."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.rpc import handed_call
+
+
+@pytest.fixture(params=["by its insides", "as gRPC does"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways in which calls are received and refused: with gRPC's insides, and without."""
+    if request.param == "as gRPC does":
+        monkeypatch.setattr(handed_call, "_SERVING", ())
