@@ -39,6 +39,27 @@ _OVER: Future[Any] = Future()
 _OVER.set_result(None)
 
 
+class _Awaited:
+    """What gRPC takes for the future of a call whose message has not come; one thread's alone.
+
+    All that gRPC does with a future is to ask to be told when it is done.
+    """
+
+    __slots__ = ("_told",)
+
+    def __init__(self) -> None:
+        self._told: list[Callable[[Future[Any]], object]] = []
+
+    def add_done_callback(self, told: Callable[[Future[Any]], object]) -> None:
+        """Have `told` called once the call has been served."""
+        self._told.append(told)
+
+    def become(self, serving: Future[Any]) -> None:
+        """Say that the call is served now."""
+        for told in self._told:
+            serving.add_done_callback(told)
+
+
 class CallPool(ThreadPoolExecutor):
     """Serves the calls of a class; tells those beyond `places` or too late to come back.
 
@@ -78,7 +99,8 @@ class CallPool(ThreadPoolExecutor):
         if not self._enter():
             return self._refuse(self._full, serve, *args, **kwargs)
         if self._taken <= self._messages_at_most and handed_call.is_receivable(args):
-            return self._receive(serve, args)
+            future: Future[T] = self._receive(serve, args)
+            return future
         return self._hand_over(serve, *args, **kwargs)
 
     def _hand_over(self, serve: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -91,26 +113,22 @@ class CallPool(ThreadPoolExecutor):
         future.add_done_callback(self._leave)
         return future
 
-    def _receive(self, serve: Callable[..., Any], handed: Sequence[Any]) -> Future[Any]:
-        """Have a thread serve a call that has its place, once its message has come.
-
-        The future is done once the call has been served; of what came of it gRPC asks nothing.
-        """
-        served: Future[Any] = Future()
+    def _receive(self, serve: Callable[..., Any], handed: Sequence[Any]) -> Any:
+        """Have a thread serve a call that has its place, once its message has come."""
+        awaited = _Awaited()
         call = handed_call.call_in(handed)
 
         def hand_over(received: Sequence[Any]) -> None:
             self.waits.end(call)
             try:
                 serving = self._hand_over(serve, *received)
-            except RuntimeError as error:  # raised, it would end the thread that takes calls in
-                served.set_exception(error)
-            else:
-                serving.add_done_callback(lambda _: served.set_result(None))
+            except RuntimeError:  # the pool has been shut down, and with it goes the call
+                serving = _OVER
+            awaited.become(serving)
 
         self.waits.begin(call)
         handed_call.receive(handed, hand_over)
-        return served
+        return awaited
 
     def _full(self) -> ResourceExhaustedError:
         """The error of one more call that finds no place."""
