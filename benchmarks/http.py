@@ -106,11 +106,20 @@ def _awaiting(client: Any, url: str, runner: asyncio.Runner) -> Reader:
 
 
 def _blocking(client: Any, url: str) -> Reader:
+    import httpx
+
     def read(params: Mapping[str, str]) -> Round:
         return repeated(lambda: client.get(url, params=params).raise_for_status().json())
 
+    def in_a_crowd() -> object:
+        while True:
+            try:
+                return client.get(url).raise_for_status().json()
+            except httpx.TransportError as error:  # once in many thousand calls of 50 threads
+                print(f"{SYNC} had no answer and asked again: {error}")
+
     reads = {kind: read(params) for kind, params in KINDS.items()}
-    return Reader(reads, lambda: _threads(lambda: client.get(url).raise_for_status().json()))
+    return Reader(reads, lambda: _threads(in_a_crowd))
 
 
 def _threads(call: Callable[[], object]) -> int:
