@@ -112,11 +112,11 @@ def _blocking(client: Any, url: str) -> Reader:
         return repeated(lambda: client.get(url, params=params).raise_for_status().json())
 
     def in_a_crowd() -> object:
-        while True:
-            try:
-                return client.get(url).raise_for_status().json()
-            except httpx.TransportError as error:  # once in many thousand calls of 50 threads
-                print(f"{SYNC} had no answer and asked again: {error}")
+        try:
+            return client.get(url).raise_for_status().json()
+        except httpx.TransportError as error:  # once in many thousand calls of 50 threads
+            print(f"{SYNC} had no answer and asked once more: {error}")
+            return client.get(url).raise_for_status().json()
 
     reads = {kind: read(params) for kind, params in KINDS.items()}
     return Reader(reads, lambda: _threads(in_a_crowd))
