@@ -16,7 +16,7 @@ from shared.operations.live_state import LiveState
 from shared.operations.model import FreshnessSource, OperationRecord, Owner
 from shared.operations.refresh import Refreshed, Refresher, late
 from shared.operations.registry import Registry
-from shared.operations.settling import Settler
+from shared.operations.settling import NEWS, Settler
 from shared.operations.store import ACTIVE, OperationFilter, OperationStore, SortKey
 from shared.operations.sweep import refresh_all
 from shared.operations.views import OperationView, view_of_live, view_of_record
@@ -33,6 +33,8 @@ logger = logging.getLogger("ktrdr.operations")
 
 SLOW = 0.1
 """Seconds above which a query is logged."""
+_FEW = 100
+"""Metrics that are turned into messages in less time than it takes to wake a thread."""
 _STORING = 1.0
 """Seconds that a strict read waits for the end of an operation to be stored."""
 
@@ -88,6 +90,33 @@ class Reader:
             if took > SLOW:
                 source = "nowhere" if view is None else view.freshness.source.value.lower()
                 _log_slow(operation_id, source, took)
+
+    def get_at_once(
+        self,
+        operation_id: str,
+        *,
+        max_staleness: float | None,
+        metrics_cursor: int,
+        metrics_limit: int,
+    ) -> OperationView | None:
+        """As OperationsService.get_at_once."""
+        live = self._registry.get(operation_id)
+        if live is None or self._concerns_store(live):
+            return None
+        staleness = self._ttl if max_staleness is None else max_staleness
+        refreshed = self._refresher.refresh_at_once(live, staleness)
+        if refreshed is None:
+            return None
+        view, error = self._view(live, refreshed, staleness, metrics_cursor, metrics_limit)
+        if error is not None or len(view.metrics) > _FEW or self._concerns_store(live):
+            return None
+        self._refresher.count(live, refreshed)
+        return view
+
+    def _concerns_store(self, live: LiveOperation) -> bool:
+        """Whether a read of it does more than to read: it has ended, or news is to be stored."""
+        over = live.status.terminal or live.ending is not None or live.forgotten
+        return over or live.to_store(self._clock.monotonic, NEWS)
 
     def _get(
         self,

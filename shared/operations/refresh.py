@@ -96,6 +96,33 @@ class Refresher:
         except RefreshBusyError as error:
             return Refreshed(cached=True, error=error)
 
+    def refresh_at_once(self, live: LiveOperation, staleness: float) -> Refreshed | None:
+        """As `refresh` if that needs no wait, else None; not counted, see `count`.
+
+        What is known will do, or a bridge is read that has at most a page of news.
+        """
+        asked_at = self.clock.monotonic()
+        with live.lock:
+            source = live.source
+            if source is None:
+                return None
+            need = Need(live, source, staleness, asked_at, live.flights_begun)
+            if need.met():
+                return _KNOWN
+            if source.target is not None or live.flight is not None:
+                return None
+            flight, _ = self.flights.board(live, source, staleness)
+        if self.flights.fly(live, source, flight, left=0.0, timeout=0.0) is not None:
+            return None
+        took = self.clock.monotonic() - asked_at
+        self._monitor.refreshed(source.kind, took, failed=False)
+        return _READ
+
+    def count(self, live: LiveOperation, refreshed: Refreshed) -> None:
+        """Have the monitor note whether a caller's answer was known."""
+        note = self._monitor.hit if refreshed.cached else self._monitor.missed
+        note(live.record.operation.type)
+
     def need(self, live: LiveOperation, staleness: float) -> Need | None:
         """What a caller needs; None if what is known will do."""
         asked_at = self.clock.monotonic()

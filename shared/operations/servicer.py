@@ -6,6 +6,7 @@ Errors are raised, never caught: an interceptor maps them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from functools import partial
 from math import inf
 from typing import TypeVar
 
@@ -18,10 +19,12 @@ from shared.operations import conversion
 from shared.operations.model import ACTIVE_STATUSES, OperationStatus, OperationType
 from shared.operations.service import OperationsService
 from shared.operations.store import OperationFilter, SortKey
+from shared.operations.views import OperationView
 from shared.operations.waiting import Waiter
 from shared.rpc.admission import WAIT
 from shared.rpc.deadline import deadline_of
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
+from shared.rpc.handed_call import Answer
 from shared.rpc.limits import RequestLimits
 from shared.rpc.paging import decode_time, decode_token, encode_token, fitting, page_size
 from shared.rpc.server import ServedService
@@ -52,15 +55,38 @@ class OperationsServicer(operations_service_pb2_grpc.OperationsServiceServicer):
     ) -> pb.GetOperationResponse:
         """Answer with a snapshot and, if asked, the metrics since a cursor."""
         self._check_operation_id(request.operation_id)
-        wants_metrics = request.HasField("metrics_cursor")
         _check_cursor("metrics_cursor", request.metrics_cursor)
         view = self._operations.get_operation(
             request.operation_id,
             max_staleness=_staleness(request),
             metrics_cursor=request.metrics_cursor,
-            metrics_limit=self.limits.page_metrics if wants_metrics else 0,
+            metrics_limit=self._metrics_limit(request),
             deadline=deadline_of(context, self._clock),
         )
+        return self._answer(request, view)
+
+    def prepare(self, request: pb.GetOperationRequest) -> Answer | None:
+        """What GetOperation answers with if nothing has to be waited for, else None.
+
+        Raises nothing that GetOperation would not.
+        """
+        _check_cursor("metrics_cursor", request.metrics_cursor)
+        view = self._operations.get_at_once(
+            request.operation_id,
+            max_staleness=_staleness(request),
+            metrics_cursor=request.metrics_cursor,
+            metrics_limit=self._metrics_limit(request),
+        )
+        return None if view is None else partial(self._answer, request, view)
+
+    def _metrics_limit(self, request: pb.GetOperationRequest) -> int:
+        return self.limits.page_metrics if request.HasField("metrics_cursor") else 0
+
+    def _answer(
+        self, request: pb.GetOperationRequest, view: OperationView
+    ) -> pb.GetOperationResponse:
+        """What GetOperation answers with."""
+        wants_metrics = request.HasField("metrics_cursor")
         response = pb.GetOperationResponse()
         self._messages.fill(response.operation, view)
         if wants_metrics:
@@ -272,7 +298,7 @@ def _token(after: SortKey | None, request: pb.ListOperationsRequest) -> str:
 
 
 def operations_service(
-    servicer: operations_service_pb2_grpc.OperationsServiceServicer,
+    servicer: OperationsServicer,
 ) -> ServedService:
     """The service as every process serves it."""
     return ServedService(
@@ -280,4 +306,5 @@ def operations_service(
         servicer,
         operations_service_pb2_grpc.add_OperationsServiceServicer_to_server,
         {"WaitOperation": WAIT},
+        at_once={"GetOperation": servicer.prepare},
     )

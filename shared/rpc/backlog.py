@@ -24,8 +24,8 @@ _LOOK_AGAIN = 0.05
 """Seconds to the next, at most, while too many wait: others may have come to flood."""
 _SHARE = 0.8
 """Of the calls of that class of which most are taken in; one with fewer is not behind."""
-_MANY = 6
-"""With fewer calls in our hands nobody looks whether more wait; those who wait or watch count."""
+_CALM = 100
+"""Calls to the next look, at least, while not half as many wait as may: one then costs nothing."""
 _SPARED = 0.2
 """Of all calls: more of spared classes are what waits."""
 _FEW = 4
@@ -79,7 +79,7 @@ class Backlog:
         self._in_our_hands += 1
         self._recent[class_] += 1
         self._since_then += 1
-        if self._is_long or (self._since_then >= self._enough and self._in_our_hands >= _MANY):
+        if self._is_long or self._since_then >= self._enough:
             now = self._clock.monotonic()
             wait = _LOOK if self._since_then >= self._enough else _LOOK_AGAIN
             if now - self._looked >= wait:
@@ -106,12 +106,16 @@ class Backlog:
         if not (was_long and self._is_long):  # what came before says nothing of who waits
             self._recent.clear()
             self._flooding = frozenset()
-            self._enough = 1 if self._is_long else self.limit
+            self._enough = 1 if self._is_long else self._until_many(waiting)
             return
         # Until so many more have been taken in too many wait, unless some leave by themselves.
         self._enough = waiting - self.limit
         self._flooding = self._most()
         self._recent = Counter({c: n // 2 for c, n in self._recent.items()})
+
+    def _until_many(self, waiting: int) -> int:
+        """Calls after which more than may could wait."""
+        return self.limit if 2 * waiting >= self.limit else max(self.limit, _CALM)
 
     def _most(self) -> frozenset[str]:
         """The classes of which most calls are taken in."""

@@ -4,7 +4,7 @@ gRPC hands every call to the pool of its method, on the one thread that takes
 calls in. There it is decided whether there is a place, and whether too many wait
 behind it. A call that is turned away is told so at once: no other thread is spent
 on it. Nor is one on a call with a place until its message has come, if it may be
-received before.
+received before; nor at all if its answer is at hand then.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _here = threading.local()
 
 
 _OVER: Future[Any] = Future()
-"""Of every call that was refused at once."""
+"""Of every call that was answered or refused at once."""
 _OVER.set_result(None)
 
 
@@ -118,8 +118,12 @@ class CallPool(ThreadPoolExecutor):
         awaited = _Awaited()
         call = handed_call.call_in(handed)
 
-        def hand_over(received: Sequence[Any]) -> None:
+        def hand_over(received: Sequence[Any], is_prepared: bool) -> None:
             self.waits.end(call)
+            if is_prepared:
+                self._answer(serve, received)
+                awaited.become(_OVER)
+                return
             try:
                 serving = self._hand_over(serve, *received)
             except RuntimeError:  # the pool has been shut down, and with it goes the call
@@ -129,6 +133,13 @@ class CallPool(ThreadPoolExecutor):
         self.waits.begin(call)
         handed_call.receive(handed, hand_over)
         return awaited
+
+    def _answer(self, serve: Callable[..., Any], handed: Sequence[Any]) -> None:
+        """Answer a call that has its place on this thread, since that takes no time."""
+        try:
+            serve(*handed)
+        finally:
+            self._leave()
 
     def _full(self) -> ResourceExhaustedError:
         """The error of one more call that finds no place."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import grpc
 
 from shared.rpc.errors import FieldViolation, InvalidArgumentError
-from shared.rpc.handed_call import Call, Received, receivable
+from shared.rpc.handed_call import Call, Prepare, Received, answerable, receivable
 from shared.rpc.interceptors import Behaviour, Handler, MethodInterceptor
 
 _GRACE = 0.2
@@ -83,10 +83,16 @@ class ClientWaitInterceptor(MethodInterceptor):
     all, can be settled without waiting for a message.
     """
 
-    def __init__(self, waits_of: Callable[[str], ClientWaits]) -> None:
-        """`waits_of` says by full method name where a call is noted while it waits."""
+    def __init__(
+        self, waits_of: Callable[[str], ClientWaits], at_once: Mapping[str, Prepare]
+    ) -> None:
+        """`waits_of` says by full method name where a call is noted while it waits.
+
+        `at_once` has, also by name, what prepares answers that need no wait.
+        """
         super().__init__()
         self._waits_of = waits_of
+        self._at_once = at_once
 
     def wrap(self, method: str, handler: Handler) -> Handler:
         """Return a handler that takes a stream of messages, as every handler can."""
@@ -99,7 +105,7 @@ class ClientWaitInterceptor(MethodInterceptor):
         if handler.response_streaming:
             behaviour = _streaming(waits, behaviour)
         if not handler.request_streaming:  # another may have to say something first
-            behaviour = receivable(behaviour)
+            behaviour = answerable(receivable(behaviour), self._at_once.get(method))
         built: Handler = getattr(grpc, f"stream_{response}_rpc_method_handler")(
             behaviour, handler.request_deserializer, handler.response_serializer
         )
@@ -116,6 +122,8 @@ def _of_one_message(waits: ClientWaits, behaviour: Behaviour) -> Behaviour:
     @functools.wraps(behaviour)
     def of_one_message(messages: Iterator[Any], context: grpc.ServicerContext, *rest: Any) -> Any:
         if isinstance(messages, Received):
+            if messages.answer is not None:
+                return messages.answer()
             message = next(messages)
         else:
             with waits.waiting(context):

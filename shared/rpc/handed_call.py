@@ -1,10 +1,11 @@
-"""A call as gRPC hands it to a pool: its message received, or itself refused, without a thread.
+"""A call as gRPC hands it to a pool: received, answered or refused without a thread.
 
 gRPC hands a call to a thread once its headers are there. The thread asks for the
 message, sleeps until the thread that takes calls in has got it, and is woken. Every
 call pays for that with three switches between threads, a tenth of what an echo takes,
 and a client that sends no message holds a thread. Here the thread that takes calls in
 asks for the message itself, and one thread is woken, once, with the message in hand.
+None is if the answer is at hand too, in memory: then that thread gives it.
 
 A call that is to be refused needs no thread at all: its status is sent at once. Through
 its behaviour and all that stands around it that takes three times as much Python, and
@@ -17,7 +18,6 @@ way, which is slower and otherwise alike.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,6 +32,11 @@ MayReceive = Callable[[Metadata], bool]
 
 NoteRefusal = Callable[[KtrdrError], None]
 """Takes note of the error of a call that is refused; it must not raise or wait."""
+
+Answer = Callable[[], Any]
+Prepare = Callable[[Any], Answer | None]
+"""Given a message, returns what makes the answer in microseconds, without waiting for
+anything; None if that cannot be. What it raises counts as None: the behaviour will too."""
 
 B = TypeVar("B", bound=Callable[..., Any])
 
@@ -57,11 +62,19 @@ class Received(Iterator[Any]):
 
     def __init__(self, message: Any) -> None:
         self._left = [message]
+        self._look: Callable[[Any], Any] = lambda message: message
+        self.answer: Answer | None = None
+        """Makes the answer, if that was prepared: then nobody needs the message."""
 
     def __next__(self) -> Any:
         if not self._left:
             raise StopIteration
-        return self._left.pop()
+        return self._look(self._left.pop())
+
+    def through(self, look: Callable[[Any], Any]) -> Received:
+        """The same, whose message is what `look` makes of it."""
+        self._look = look
+        return self
 
 
 def _insides() -> Any:
@@ -100,6 +113,18 @@ def may_be_received(behaviour: Callable[..., Any]) -> bool:
     return hasattr(behaviour, "may_receive")
 
 
+def answerable(behaviour: B, prepare: Prepare | None) -> B:
+    """Say of a receivable behaviour that some of its calls can be answered at once."""
+    behaviour.prepare = prepare  # type: ignore[attr-defined]  # wrappers copy it
+    return behaviour
+
+
+def prepare_of(behaviour: Callable[..., Any]) -> Prepare | None:
+    """What prepares the answers that can be given at once."""
+    prepare: Prepare | None = getattr(behaviour, "prepare", None)
+    return prepare
+
+
 def refusable(behaviour: B, note: NoteRefusal | None) -> B:
     """Have `note` be told of calls that are refused without the behaviour.
 
@@ -135,11 +160,12 @@ def call_in(handed: Sequence[Any]) -> Call:
     return call
 
 
-def receive(handed: Sequence[Any], then: Callable[[Sequence[Any]], None]) -> None:
+def receive(handed: Sequence[Any], then: Callable[[Sequence[Any], bool], None]) -> None:
     """Ask for the message of a call that is receivable; return at once.
 
     `then` gets what is to be served in its place, on the thread that takes calls in:
     once the message has come, the client has ended without one, or the call is over.
+    It is also told whether the answer is prepared, so that serving it takes no time.
     """
     serve, event, state, behaviour, messages, deserialize, serialize = handed
     note = _server._receive_message(state, event.call, deserialize)  # noqa: SLF001
@@ -147,14 +173,28 @@ def receive(handed: Sequence[Any], then: Callable[[Sequence[Any]], None]) -> Non
     def received(what: Any) -> Any:
         noted = note(what)
         first, state.request = state.request, None
-        come = messages if first is None else functools.partial(Received, first)
-        then((serve, event, state, behaviour, come, deserialize, serialize))
+        come, prepared = messages, False
+        if first is not None:
+            ours = Received(first)
+            come, prepared = lambda: ours, _is_prepared(behaviour, first, ours)
+        then((serve, event, state, behaviour, come, deserialize, serialize), prepared)
         return noted
 
     with state.condition:
         operations = (_server.cygrpc.ReceiveMessageOperation(0),)
         event.call.start_server_batch(operations, received)
         state.due.add(_server._RECEIVE_MESSAGE_TOKEN)  # noqa: SLF001
+
+
+def _is_prepared(behaviour: Callable[..., Any], message: Any, received: Received) -> bool:
+    prepare = prepare_of(behaviour)
+    if prepare is None:
+        return False
+    try:
+        received.answer = prepare(message)
+    except Exception:  # noqa: BLE001  # this thread takes in all other calls too
+        return False
+    return received.answer is not None
 
 
 def refuse(handed: Sequence[Any], error: KtrdrError, over: Callable[[], None]) -> None:

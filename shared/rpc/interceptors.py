@@ -25,6 +25,7 @@ from shared.rpc.errors import (
     RequestTooLargeError,
     cut_off,
 )
+from shared.rpc.handed_call import Received, answerable, prepare_of
 from shared.rpc.status import MAX_MESSAGE, grpc_code, shorten, trailers_of
 
 logger = logging.getLogger("ktrdr.rpc")
@@ -200,12 +201,16 @@ def _checked(request: Any) -> Any:
     """Raise the error of a request that cannot be read, alone or in a stream."""
     if isinstance(request, _Unreadable):
         raise request.error
+    if isinstance(request, Received):
+        return request.through(_checked)
     if isinstance(request, Iterator):
         return map(_checked, request)
     return request
 
 
 def _guard_unary(method: str, behaviour: Behaviour) -> Behaviour:
+    prepare = prepare_of(behaviour)
+
     @functools.wraps(behaviour)
     def guarded(request: Any, context: grpc.ServicerContext, *rest: Any) -> Any:
         try:
@@ -213,7 +218,9 @@ def _guard_unary(method: str, behaviour: Behaviour) -> Behaviour:
         except Exception as error:  # noqa: BLE001  # the one place where errors become statuses
             _abort(method, context, error)
 
-    return guarded
+    if prepare is None:
+        return guarded
+    return answerable(guarded, lambda request: prepare(_checked(request)))
 
 
 def _guard_stream(method: str, behaviour: Behaviour) -> Behaviour:

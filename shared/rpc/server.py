@@ -19,6 +19,7 @@ from shared.rpc.call_pool import CallPool
 from shared.rpc.channel import KEEPALIVE_MS
 from shared.rpc.client_waits import ClientWaitInterceptor
 from shared.rpc.errors import KtrdrError
+from shared.rpc.handed_call import Prepare
 from shared.rpc.interceptors import Chain, ErrorInterceptor, MethodInterceptor
 from shared.rpc.security import OPEN, ServerSecurity
 from shared.rpc.server_calls import ServerCalls
@@ -69,6 +70,9 @@ class ServedService:
     """Admission class by method name; the others are reads."""
     reads: frozenset[str] = frozenset()
     """Methods that change nothing, by name, of a service whose own contract cannot say so."""
+    at_once: Mapping[str, Prepare] = field(default_factory=dict)
+    """By the name of a method with one message and one answer: what prepares those of its
+    answers that the thread which takes calls in may give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +157,7 @@ class RpcServer:
             *_who(services, security),  # a call that may not pass does not learn how many do
             admission,
             ViaInterceptor(instance),
-            ClientWaitInterceptor(admission.waits_of),
+            ClientWaitInterceptor(admission.waits_of, _at_once(services)),
         )
         self._server = self._calls.count(
             lambda: grpc.server(
@@ -227,6 +231,15 @@ def _who(services: Sequence[ServedService], security: ServerSecurity) -> list[Me
         return []
     reads = [f"/{service.name}/{name}" for service in services for name in service.reads]
     return [AuthorizationInterceptor(security.tokens, reads)]
+
+
+def _at_once(services: Sequence[ServedService]) -> Mapping[str, Prepare]:
+    """What prepares answers, by full method name."""
+    return {
+        f"/{service.name}/{name}": prepare
+        for service in services
+        for name, prepare in service.at_once.items()
+    }
 
 
 def _pools(limits: ServerLimits, backlog: Backlog) -> list[CallPool]:

@@ -103,6 +103,22 @@ def test_hits_and_misses_are_told_by_type(its: Setup, notes: Notes) -> None:
     assert (2, 2) == (notes.told["hit", T], notes.told["missed", T])
 
 
+def test_reads_that_wait_for_nothing_are_told_alike(its: Setup, notes: Notes) -> None:
+    its.running()
+    notes.told.clear()
+    for staleness in (0.0, None, None, 0.0):
+        assert its.service.get_at_once("op", max_staleness=staleness) is not None
+    assert (2, 2) == (notes.told["hit", T], notes.told["missed", T])
+
+
+def test_a_read_that_is_left_to_others_is_told_once(its: Setup, notes: Notes) -> None:
+    its.running().report(50.0)  # which is to be stored
+    notes.told.clear()
+    assert None is its.service.get_at_once("op")
+    its.status()
+    assert 1 == notes.told["hit", T] + notes.told["missed", T]
+
+
 def test_what_has_ended_is_neither_hit_nor_miss(its: Setup, notes: Notes) -> None:
     its.running()
     its.service.complete_operation("op", RESULT)

@@ -52,11 +52,19 @@ class Reader:
         setup: Setup,
         staleness: float | None,
         limit: int,
+        *,
+        at_once: bool = False,
     ) -> bool:
-        """Take one look; True if the operation has ended and nothing is left to read."""
-        view = setup.service.get_operation(
-            "op", max_staleness=staleness, metrics_cursor=self.cursor, metrics_limit=limit
+        """Take one look; True if the operation has ended and nothing is left to read.
+
+        With `at_once` in the way that waits for nothing, if that is open.
+        """
+        ways = [setup.service.get_at_once] if at_once else []
+        looks = (
+            way("op", max_staleness=staleness, metrics_cursor=self.cursor, metrics_limit=limit)
+            for way in (*ways, setup.service.get_operation)
         )
+        view = next(look for look in looks if look is not None)
         self.seen.extend(steps(view.metrics))
         self.cursor += len(view.metrics)
         shown = view.operation
@@ -106,7 +114,7 @@ def test_every_reader_gets_every_metric_once(ending: str, remote: bool) -> None:
         while not over:
             # A bound that a busy machine cannot meet is no loss: the reader asks again.
             with suppress(UnavailableError):
-                over = seen[index].read(front, staleness, limit)
+                over = seen[index].read(front, staleness, limit, at_once=index % 2 == 0)
 
     assert [] == in_threads(readers + 1, run)
 
@@ -216,10 +224,11 @@ class ServiceMachine(RuleBasedStateMachine):
         index=st.integers(0, 2),
         staleness=st.sampled_from([None, 0.0, 0.5]),
         limit=st.integers(1, 5),
+        at_once=st.booleans(),
     )
-    def read(self, index: int, staleness: float | None, limit: int) -> None:
+    def read(self, index: int, staleness: float | None, limit: int, at_once: bool) -> None:
         try:
-            over = self.readers[index].read(self.setup, staleness, limit)
+            over = self.readers[index].read(self.setup, staleness, limit, at_once=at_once)
         except StoreUnavailableError:
             # Only a strict read fails, and only while an end cannot be stored.
             assert staleness is not None
@@ -322,10 +331,11 @@ class HostMachine(RuleBasedStateMachine):
         index=st.integers(0, 2),
         staleness=st.sampled_from([None, 0.0, 0.5]),
         limit=st.integers(1, 5),
+        at_once=st.booleans(),
     )
-    def read(self, index: int, staleness: float | None, limit: int) -> None:
+    def read(self, index: int, staleness: float | None, limit: int, at_once: bool) -> None:
         try:
-            over = self.readers[index].read(self.setup, staleness, limit)
+            over = self.readers[index].read(self.setup, staleness, limit, at_once=at_once)
         except UnavailableError:
             # Only a strict read fails, and a forced one only while the owner is away.
             remembered = self.setup.clock.monotonic() < self.back_at + 1.0 and staleness != 0.0

@@ -196,15 +196,16 @@ def test_few_calls_are_taken_in_without_a_look() -> None:
     assert 0 == counts.looks
 
 
-def test_callers_that_come_one_after_the_other_cost_no_look() -> None:
-    clock, counts = FakeClock(), Counts(100)
+@pytest.mark.parametrize(("others", "looks"), [(0, 10), (4, 125)])
+def test_while_few_wait_a_look_is_shared_by_a_hundred_calls(others: int, looks: int) -> None:
+    """Also of callers that come one after the other: it cannot be seen whether others wait."""
+    clock, counts = FakeClock(), Counts(0)
     backlog = Backlog(8, counts, clock=clock)
-    for _ in range(100):
+    for _ in range(1000):
+        counts.calls = others + 1
         taken_in(backlog, clock, "read")
         backlog.let_go()
-    assert 0 == counts.looks
-    taken_in(backlog, clock, *["read"] * 6)
-    assert 1 == counts.looks
+    assert looks == counts.looks
 
 
 def test_a_class_that_is_taken_in_less_often_than_another_is_not_late() -> None:
@@ -252,6 +253,6 @@ def test_what_has_ended_is_in_nobodys_hands() -> None:
     for _ in range(10):
         backlog.let_go()
         backlog.let_go_early()
-    counts.calls = 25  # 20 of them would be in our hands
-    taken_in(backlog, clock, *["read"] * 5)
+    counts.calls = 100  # as many would be in our hands
+    taken_in(backlog, clock, *["read"] * 90)
     assert [True] * 5 == taken_in(backlog, clock, *["read"] * 5)

@@ -19,7 +19,9 @@ import pytest
 from shared.rpc import handed_call, health
 from shared.rpc.admission import READ, START, WAIT
 from shared.rpc.call_pool import CallPool
+from shared.rpc.errors import InvalidArgumentError
 from shared.rpc.interceptors import MethodInterceptor, rebuilt
+from shared.rpc.security import OPEN
 from shared.rpc.server import ServerLimits
 from tests.support.certificates import READ as READER
 from tests.support.certificates import STRANGE, WRITE, bearer, served_with, tokens_file
@@ -169,6 +171,98 @@ def test_the_message_of_one_who_may_call_is_received_first(tmp_path: Path) -> No
             raw.send(stream, message(b""), last=True)
             eventually(lambda: pool._taken == 0)
             assert b"answer" in raw.read()
+
+
+# ------------------------------------------------------------------ at once
+
+
+class Prepared:
+    """Answers `ready` at once, from the message alone, and all else in its behaviour."""
+
+    def __init__(self) -> None:
+        self.threads: list[str] = []
+        self.passes = Around(sees_all=False)
+
+    def behave(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        if request == b"refused":
+            refuse(request)
+        return self._note(b"behaved to " + request)
+
+    def prepare(self, request: bytes) -> handed_call.Answer | None:
+        if request == b"broken":
+            raise RuntimeError("cannot tell")
+        if request == b"refused":
+            return partial(refuse, request)
+        return partial(self._note, b"at once") if request == b"ready" else None
+
+    def _note(self, answer: bytes) -> bytes:
+        self.threads.append(threading.current_thread().name)
+        return answer
+
+
+def refuse(request: bytes) -> bytes:
+    raise InvalidArgumentError.of("request", "is refused")
+
+
+@contextmanager
+def serving(prepared: Prepared, tokens: Path | None = None) -> Iterator[Wire]:
+    service = replace(probe({"Do": prepared.behave}), at_once={"Do": prepared.prepare})
+    security = OPEN if tokens is None else served_with(tokens=tokens_file(tokens))
+    with served([service], LIMITS, security, around=[prepared.passes]) as wire:
+        yield wire
+
+
+def test_what_is_prepared_is_answered_without_a_thread_of_its_own() -> None:
+    prepared = Prepared()
+    with serving(prepared) as wire:
+        assert [b"at once"] * 5 == [wire.call("Do", b"ready") for _ in range(5)]
+        assert not pool_of(wire, READ)._threads
+        eventually(lambda: pool_of(wire, READ)._taken == 0)
+    assert 1 == len(set(prepared.threads))
+    assert 5 == prepared.passes.entered
+
+
+@pytest.mark.parametrize("request_", [b"", b"broken"])
+def test_what_is_not_prepared_is_answered_by_its_behaviour(request_: bytes) -> None:
+    prepared = Prepared()
+    with serving(prepared) as wire:
+        assert b"behaved to " + request_ == wire.call("Do", request_)
+    assert ["rpc_read_0"] == prepared.threads
+
+
+@pytest.mark.usefixtures("way")
+def test_an_error_at_once_is_told_as_any_other() -> None:
+    with serving(Prepared()) as wire:
+        assert "INVALID_ARGUMENT" == code_of(lambda: wire.call("Do", b"refused"))
+        eventually(lambda: pool_of(wire, READ)._taken == 0)
+
+
+def test_nothing_is_prepared_of_a_message_that_is_too_large() -> None:
+    prepared, size = Prepared(), LIMITS.request_bytes + 1
+    with serving(prepared) as wire:
+        assert "RESOURCE_EXHAUSTED" == code_of(lambda: wire.call("Do", b"x" * size))
+    assert [] == prepared.threads
+
+
+def test_nothing_is_prepared_for_those_who_may_not_call(tmp_path: Path) -> None:
+    prepared = Prepared()
+    with serving(prepared, tmp_path) as wire:
+        method = wire.channel.unary_unary(DO)
+        for metadata, code in (
+            ((), "UNAUTHENTICATED"),
+            (bearer(READER), "PERMISSION_DENIED"),
+            (bearer(WRITE), "OK"),
+        ):
+            call = partial(method, b"ready", timeout=TIMEOUT, metadata=metadata)
+            assert code == code_of(call)
+    assert 1 == len(prepared.threads)
+
+
+def test_as_grpc_does_it_nothing_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handed_call, "_SERVING", ())
+    prepared = Prepared()
+    with serving(prepared) as wire:
+        assert b"behaved to ready" == wire.call("Do", b"ready")
 
 
 class Around(MethodInterceptor):
