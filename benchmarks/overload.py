@@ -6,7 +6,9 @@ Every crowd is a process of its own with a few connections. The waits are those
 of a quiet host's operation. The calls are strict reads of a training that runs
 in a real backend: in each round first as many at once as are served at once,
 which tells how many the backend bears; then half of them and twice as many a
-second, whatever becomes of them. Listings are pages of a hundred thousand records.
+second, whatever becomes of them. The backend has one half of the processors and
+the crowd the other: to ask costs as much as to be refused, and those who ask are
+on other machines where there is work to watch. Listings are pages of a hundred thousand records.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.crowds import Asked, Told, caller, waiters
-from benchmarks.processes import long_training, program, spawned
+from benchmarks.processes import halves, long_training, on_processors, program, spawned
 from benchmarks.quiet_host import quiet_host
 from benchmarks.records import MEMORY, serve_records
 from benchmarks.targets import Target, exit_code, judged
@@ -163,7 +165,10 @@ def measure_load() -> Loads:
     """Put a backend that trains under what it bears, under half of it and under twice."""
     with ExitStack() as stack:
         home = Path(stack.enter_context(TemporaryDirectory()))
-        address = stack.enter_context(program("backend", home)).address
+        backends, crowds = halves()
+        with on_processors(backends):
+            address = stack.enter_context(program("backend", home)).address
+        stack.enter_context(on_processors(crowds))
         channel = stack.enter_context(grpc.insecure_channel(address))
         request = training_service_pb2.StartTrainingRequest(strategy_yaml=long_training())
         operation_id = TrainingServiceStub(channel).StartTraining(request).operation.operation_id

@@ -6,9 +6,10 @@ is measured while it shares an interpreter with its caller.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from multiprocessing import get_context
@@ -74,6 +75,24 @@ def _first(here: Connection, within: float) -> object:
         if here.poll(within):
             return here.recv()
     raise AssertionError("the process did not start; it has said why")
+
+
+def halves() -> tuple[frozenset[int], frozenset[int]]:
+    """The processors in two halves, for what is measured and for those who ask; one is both."""
+    numbers = sorted(os.sched_getaffinity(0))
+    middle = len(numbers) // 2
+    return frozenset(numbers[middle:]), frozenset(numbers[:middle] or numbers)
+
+
+@contextmanager
+def on_processors(numbers: Collection[int]) -> Iterator[None]:
+    """Have this thread, and what it starts, run on these while the block runs."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, numbers)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def peak_memory(process: int | str = "self") -> int:

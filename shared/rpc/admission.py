@@ -16,7 +16,7 @@ import grpc
 
 from shared.rpc.call_pool import CallPool, refusal
 from shared.rpc.client_waits import ClientWaits
-from shared.rpc.handed_call import refusable
+from shared.rpc.door import refusable
 from shared.rpc.interceptors import Behaviour, Handler, MethodInterceptor, rebuilt
 
 HEALTH = "health"

@@ -74,7 +74,7 @@ class Backlog:
     def take_in(self, class_: str) -> bool:
         """Note that a call is in our hands. True if too many of its class wait.
 
-        Only on the thread that takes calls in, as `let_go`.
+        Only on the thread that takes calls in, as `is_late` and `let_go`.
         """
         self._in_our_hands += 1
         self._recent[class_] += 1
@@ -85,6 +85,10 @@ class Backlog:
             if now - self._looked >= wait:
                 self._looked, self._since_then = now, 0
                 self._look()
+        return class_ in self._flooding
+
+    def is_late(self, class_: str) -> bool:
+        """Whether too many calls of a class wait, as far as is known."""
         return class_ in self._flooding
 
     def let_go(self) -> None:

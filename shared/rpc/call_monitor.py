@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import grpc
 
+from shared.rpc.door import note_of, refusable
 from shared.rpc.errors import KtrdrError, ResourceExhaustedError
-from shared.rpc.handed_call import note_of, refusable
 from shared.rpc.interceptors import (
     Behaviour,
     Handler,

@@ -1,10 +1,11 @@
 """The threads of one class of calls, and how many calls it takes.
 
 gRPC hands every call to the pool of its method, on the one thread that takes
-calls in. There it is decided whether there is a place, and whether too many wait
-behind it. A call that is turned away is told so at once: no other thread is spent
-on it. Nor is one on a call with a place until its message has come, if it may be
-received before; nor at all if its answer is at hand then.
+calls in. Whether there is a place, and whether too many wait behind it, is
+decided there: at the server's door, or else here. A call that is turned away is
+told so at once: no other thread is spent on it. Nor is one on a call with a
+place until its message has come, if it may be received before; nor at all if
+its answer is at hand then.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, ParamSpec, TypeVar
 from shared.rpc import handed_call
 from shared.rpc.backlog import Backlog
 from shared.rpc.client_waits import ClientWaits
+from shared.rpc.door import Door
 from shared.rpc.errors import ResourceExhaustedError
 from shared.rpc.return_times import ReturnTimes
 from shared.rpc.said_lately import SaidLately
@@ -35,7 +37,7 @@ _here = threading.local()
 
 
 _OVER: Future[Any] = Future()
-"""Of every call that was answered or refused at once."""
+"""Of every call that was answered at once."""
 _OVER.set_result(None)
 
 
@@ -87,8 +89,24 @@ class CallPool(ThreadPoolExecutor):
         self._said = SaidLately()
         self._lock = threading.Lock()  # guards _taken
         self._taken = 0
+        self.door: Door | None = None
+        """Of the server that has this pool as its first."""
         self.neighbours: Sequence[CallPool] = ()
         """Those that also make room when a call comes here: none may come there."""
+
+    def is_shut(self) -> bool:
+        """Whether the next call is to be turned away; as the rest of a gate, for the door."""
+        return self._backlog.is_late(self.class_) or self._is_full()
+
+    def turn_away(self) -> ResourceExhaustedError:
+        """Count a call that has come while this was shut, and return its error."""
+        error = self._late() if self._backlog.is_late(self.class_) else self._full()
+        self._backlog.take_in(self.class_)
+        return error
+
+    def let_go(self) -> None:
+        """Count it no longer."""
+        self._backlog.let_go()
 
     def submit(self, serve: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Serve a call, or refuse it."""
@@ -174,6 +192,9 @@ class CallPool(ThreadPoolExecutor):
             room += 1
         return room
 
+    def _is_full(self) -> bool:
+        return self._taken >= self._places and self._taken - self.make_room() >= self._places
+
     def _enter(self) -> bool:
         room = self.make_room()
         with self._lock:
@@ -201,9 +222,6 @@ class CallPool(ThreadPoolExecutor):
         **kwargs: P.kwargs,
     ) -> Future[T]:
         """Have the call refused on this thread; what is refused waits for nothing."""
-        if handed_call.is_refusable(args):
-            handed_call.refuse(args, refusal(), self._backlog.let_go)
-            return _OVER
         _here.refusal = refusal
         refused: Future[T] = Future()
         try:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import grpc
 
 from shared.rpc.call_monitor import failure_code, outcome_code
-from shared.rpc.handed_call import refusable
+from shared.rpc.door import refusable
 from shared.rpc.interceptors import (
     Behaviour,
     Handler,

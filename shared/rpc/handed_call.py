@@ -1,4 +1,4 @@
-"""A call as gRPC hands it to a pool: received, answered or refused without a thread.
+"""A call as gRPC hands it to a pool: its message received, or itself answered, without a thread.
 
 gRPC hands a call to a thread once its headers are there. The thread asks for the
 message, sleeps until the thread that takes calls in has got it, and is woken. Every
@@ -7,13 +7,9 @@ and a client that sends no message holds a thread. Here the thread that takes ca
 asks for the message itself, and one thread is woken, once, with the message in hand.
 None is if the answer is at hand too, in memory: then that thread gives it.
 
-A call that is to be refused needs no thread at all: its status is sent at once. Through
-its behaviour and all that stands around it that takes three times as much Python, and
-of those who come to more than a process can bear, most are refused.
-
-gRPC offers no way to either. What is used of its inside is looked at when this module
-is loaded; unless it is what is known here, calls are served and refused gRPC's own
-way, which is slower and otherwise alike.
+gRPC offers no way to that. What is used of its inside is looked at when this module is
+loaded; unless it is what is known here, calls are served gRPC's own way, which is slower
+and otherwise alike.
 """
 
 from __future__ import annotations
@@ -23,15 +19,9 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from shared.rpc.errors import KtrdrError
-from shared.rpc.status import MAX_MESSAGE, grpc_code, shorten, trailers_of
-
 Metadata = Sequence[tuple[str, str | bytes]]
 MayReceive = Callable[[Metadata], bool]
 """Says of a call's metadata whether its message may be received before its behaviour is entered."""
-
-NoteRefusal = Callable[[KtrdrError], None]
-"""Takes note of the error of a call that is refused; it must not raise or wait."""
 
 Answer = Callable[[], Any]
 Prepare = Callable[[Any], Answer | None]
@@ -46,7 +36,6 @@ _KNOWN: Mapping[str, tuple[str, ...]] = {
     "_unary_response_in_pool": (*_CALL, "response_serializer"),
     "_stream_response_in_pool": (*_CALL, "response_serializer"),
     "_receive_message": ("state", "call", "request_deserializer"),
-    "_abort": ("state", "call", "code", "details"),
 }
 
 
@@ -87,10 +76,8 @@ def _insides() -> Any:
         )
         state = server._RPCState()  # noqa: SLF001  # see above
         known = known and state.request is None and isinstance(state.due, set)
-        known = known and state.callbacks == [] and state.code is state.trailing_metadata is None
         operation = server.cygrpc.ReceiveMessageOperation
         token = server._RECEIVE_MESSAGE_TOKEN  # noqa: SLF001
-        server.cygrpc.StatusCode.unknown  # noqa: B018  # raises if it is not there
     except (ImportError, AttributeError, TypeError, ValueError):
         return None
     return server if known and callable(operation) and isinstance(token, str) else None
@@ -108,11 +95,6 @@ def receivable(behaviour: B, may_receive: MayReceive = lambda _: True) -> B:
     return behaviour
 
 
-def may_be_received(behaviour: Callable[..., Any]) -> bool:
-    """Whether a behaviour is receivable, for some calls at least."""
-    return hasattr(behaviour, "may_receive")
-
-
 def answerable(behaviour: B, prepare: Prepare | None) -> B:
     """Say of a receivable behaviour that some of its calls can be answered at once."""
     behaviour.prepare = prepare  # type: ignore[attr-defined]  # wrappers copy it
@@ -125,19 +107,10 @@ def prepare_of(behaviour: Callable[..., Any]) -> Prepare | None:
     return prepare
 
 
-def refusable(behaviour: B, note: NoteRefusal | None) -> B:
-    """Have `note` be told of calls that are refused without the behaviour.
-
-    None: there are to be no such calls, the behaviour must see them all.
-    """
-    behaviour.note_refusal = note  # type: ignore[attr-defined]  # wrappers copy it
-    return behaviour
-
-
-def note_of(behaviour: Callable[..., Any]) -> NoteRefusal | None:
-    """What is to be told of calls that are refused without the behaviour."""
-    note: NoteRefusal | None = getattr(behaviour, "note_refusal", None)
-    return note
+def may_be_received(behaviour: Callable[..., Any], metadata: Metadata) -> bool:
+    """Whether the message of a call may be received before its behaviour is entered."""
+    may_receive: MayReceive | None = getattr(behaviour, "may_receive", None)
+    return may_receive is not None and may_receive(metadata)
 
 
 def is_receivable(handed: Sequence[Any]) -> bool:
@@ -145,13 +118,7 @@ def is_receivable(handed: Sequence[Any]) -> bool:
     if not handed or handed[0] not in _SERVING:
         return False
     _, event, _, behaviour, *_ = handed
-    may_receive: MayReceive | None = getattr(behaviour, "may_receive", None)
-    return may_receive is not None and may_receive(event.invocation_metadata)
-
-
-def is_refusable(handed: Sequence[Any]) -> bool:
-    """Whether it is a call that `refuse` may be used for: of one who may call, at that."""
-    return is_receivable(handed) and note_of(handed[3]) is not None
+    return may_be_received(behaviour, event.invocation_metadata)
 
 
 def call_in(handed: Sequence[Any]) -> Call:
@@ -195,21 +162,3 @@ def _is_prepared(behaviour: Callable[..., Any], message: Any, received: Received
     except Exception:  # noqa: BLE001  # this thread takes in all other calls too
         return False
     return received.answer is not None
-
-
-def refuse(handed: Sequence[Any], error: KtrdrError, over: Callable[[], None]) -> None:
-    """End a call that is refusable with the status of an error; return at once.
-
-    `over` is called once it has been sent or there is nobody left to send it to, on the
-    thread that takes calls in.
-    """
-    _, event, state, behaviour, *_ = handed
-    with state.condition:
-        state.callbacks.append(over)
-        state.code = grpc_code(error.code)
-        state.details = shorten(error.message, MAX_MESSAGE).encode()
-        state.trailing_metadata = trailers_of(error)
-        _server._abort(state, event.call, _server.cygrpc.StatusCode.unknown, b"")  # noqa: SLF001
-    note = note_of(behaviour)
-    if note is not None:
-        note(error)

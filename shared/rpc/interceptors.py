@@ -105,6 +105,10 @@ class Chain(MethodInterceptor):
             handler = self.wrap(handler_call_details.method, _UNKNOWN)
         return handler
 
+    def handler_of(self, method: str) -> Handler | None:
+        """The wrapped handler of a method that has been called before; None of others."""
+        return self._wrapped.get(method)
+
     def wrap(self, method: str, handler: Handler) -> Handler:
         """Wrap by the innermost first."""
         for interceptor in reversed(self._interceptors):

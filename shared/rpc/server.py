@@ -18,6 +18,7 @@ from shared.rpc.backlog import Backlog, BacklogInterceptor
 from shared.rpc.call_pool import CallPool
 from shared.rpc.channel import KEEPALIVE_MS
 from shared.rpc.client_waits import ClientWaitInterceptor
+from shared.rpc.door import Door, hang
 from shared.rpc.errors import KtrdrError
 from shared.rpc.handed_call import Prepare
 from shared.rpc.interceptors import Chain, ErrorInterceptor, MethodInterceptor
@@ -167,6 +168,7 @@ class RpcServer:
                 maximum_concurrent_rpcs=limits.calls,
             )
         )
+        hang(Door(chain.handler_of), self._pools[0])
         self._health = health.HealthServicer(
             [service.name for service in services], limits.watchers
         )

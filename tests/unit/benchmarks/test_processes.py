@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import ast
 import os
+import subprocess
+import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import long_training, peak_memory, spawned
+from benchmarks.processes import halves, long_training, on_processors, peak_memory, spawned
 from shared.training.strategy import load_strategy
 
 BALLAST = 256 << 20
@@ -50,3 +53,26 @@ def test_a_long_training_is_the_small_one_with_more_epochs() -> None:
 
     assert "small" == strategy.name
     assert 10_000 == strategy.model.training.epochs
+
+
+def test_the_processors_are_parted_in_halves_that_are_both_used() -> None:
+    before = os.sched_getaffinity(0)
+    theirs, ours = halves()
+    assert before == theirs | ours
+    assert len(before) == 1 or not theirs & ours
+    with on_processors(theirs):
+        assert theirs == os.sched_getaffinity(0)
+        assert theirs == ast.literal_eval(started("import os; print(os.sched_getaffinity(0))"))
+    assert before == os.sched_getaffinity(0)
+
+
+def test_one_processor_is_both_halves() -> None:
+    one = frozenset({min(os.sched_getaffinity(0))})
+    with on_processors(one):
+        assert (one, one) == halves()
+
+
+def started(code: str) -> str:
+    """What a process says that is started here."""
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return told.stdout

@@ -1,8 +1,7 @@
-"""Calls received and refused before a thread is spent on them."""
+"""Calls received and answered before a thread is spent on them."""
 
 from __future__ import annotations
 
-import functools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,17 +16,17 @@ import grpc
 import pytest
 
 from shared.rpc import handed_call, health
-from shared.rpc.admission import READ, START, WAIT
+from shared.rpc.admission import READ, WAIT
 from shared.rpc.call_pool import CallPool
 from shared.rpc.errors import InvalidArgumentError
-from shared.rpc.interceptors import MethodInterceptor, rebuilt
 from shared.rpc.security import OPEN
 from shared.rpc.server import ServerLimits
 from tests.support.certificates import READ as READER
 from tests.support.certificates import STRANGE, WRITE, bearer, served_with, tokens_file
 from tests.support.eventually import eventually
 from tests.support.raw_http2 import RawConnection, message
-from tests.support.rpc import PROBE, TIMEOUT, Gate, Wire, code_of, probe, served, status_in
+from tests.support.rpc import PROBE, TIMEOUT, Gate, Wire, code_of, probe, served
+from tests.unit.rpc.around import Around
 
 CHECK = f"/{health.SERVICE_NAME}/Check"
 DO = f"/{PROBE}/Do"
@@ -85,8 +84,6 @@ def test_the_insides_of_this_grpcio_are_known() -> None:
         ("_unary_response_in_pool", lambda rpc_event, state: None),
         ("_RPCState", SimpleNamespace),
         ("_RPCState", lambda: SimpleNamespace(request=b"", due=set())),
-        ("_RPCState", lambda: SimpleNamespace(request=None, due=set(), callbacks=None)),
-        ("_abort", lambda state, call, code: None),
         ("_RECEIVE_MESSAGE_TOKEN", 7),
         ("cygrpc", SimpleNamespace()),
     ],
@@ -263,64 +260,6 @@ def test_as_grpc_does_it_nothing_is_prepared(monkeypatch: pytest.MonkeyPatch) ->
     prepared = Prepared()
     with serving(prepared) as wire:
         assert b"behaved to ready" == wire.call("Do", b"ready")
-
-
-class Around(MethodInterceptor):
-    """Remembers how many calls have come through it, and which refusals it was told of."""
-
-    def __init__(self, *, sees_all: bool) -> None:
-        super().__init__()
-        self._sees_all = sees_all
-        self.entered = 0
-        self.refused: list[str] = []
-
-    def wrap(self, method: str, handler: Any) -> Any:
-        return rebuilt(handler, self._around)
-
-    def _around(self, behaviour: Any) -> Any:
-        @functools.wraps(behaviour)
-        def counted(*arguments: Any) -> Any:
-            self.entered += 1
-            return behaviour(*arguments)
-
-        note = None if self._sees_all else lambda error: self.refused.append(error.reason)
-        return handed_call.refusable(counted, note)
-
-
-@pytest.mark.parametrize("sees_all", [True, False])
-def test_a_call_is_refused_without_its_behaviour_unless_somebody_has_to_see_it(
-    sees_all: bool,
-) -> None:
-    gate, around = Gate(), Around(sees_all=sees_all)
-    services = [probe({"Do": gate}, classes={"Do": START})]
-    with served(services, LIMITS, around=[around]) as wire:
-        inside = wire.begin("Do")
-        eventually(lambda: gate.waiting == 1)
-        failure = wire.failure("Do")
-        gate.opened.set()
-        assert b"passed" == inside.result()
-    text = "Too many start calls at once (limit 1); come back in a moment."
-    assert [text] * 2 == [failure.details(), status_in(failure).message]
-    entered, told = (2, []) if sees_all else (1, ["TOO_MANY_CALLS"])
-    assert (entered, told) == (around.entered, around.refused)
-
-
-@pytest.mark.usefixtures("way")
-def test_who_may_not_call_is_not_told_that_there_is_no_place(tmp_path: Path) -> None:
-    gate = Gate()
-    services = [probe({"Do": gate}, classes={"Do": START})]
-    with served(services, LIMITS, served_with(tokens=tokens_file(tmp_path))) as wire:
-        method = wire.channel.unary_unary(DO)
-        inside = method.future(b"", timeout=TIMEOUT, metadata=bearer(WRITE))
-        eventually(lambda: gate.waiting == 1)
-        for metadata, code in (
-            (bearer(STRANGE), "UNAUTHENTICATED"),
-            (bearer(READER), "PERMISSION_DENIED"),
-            (bearer(WRITE), "RESOURCE_EXHAUSTED"),
-        ):
-            assert code == code_of(partial(method, b"", timeout=TIMEOUT, metadata=metadata))
-        gate.opened.set()
-        assert b"passed" == inside.result()
 
 
 def test_a_server_ends_while_messages_are_waited_for() -> None:
