@@ -40,8 +40,8 @@ from ktrdr.training.v1.training_service_pb2_grpc import TrainingServiceStub
 CLIENTS = 2000
 ROUNDS, STAY = 3, 4.0
 """Rounds, and the seconds of each part of one: two thousand first waits take a slow machine 1.5."""
-LOADED = 4.0
-"""Seconds that a backend is under each load, in each round."""
+LOADS, LOADED = 5, 4.0
+"""Rounds of loads, and the seconds that a backend is under each of them."""
 ALONE, POLITE, RUDE = "alone", "polite", "rude"
 """Nobody waits; clients come back when they are told to; they come back at once."""
 IDLE, FULL = "nothing", "as many at once as are served at once"
@@ -185,7 +185,7 @@ def measure_load() -> Loads:
             return load
 
         idle, rounds = under(None), []
-        for _ in range(ROUNDS):
+        for _ in range(LOADS):
             full = under(Asked(at_once=AT_ONCE, seconds=LOADED))
             borne = full.accepted / LOADED
             half = under(Asked(rate=borne / 2, seconds=LOADED))
@@ -334,7 +334,7 @@ def _rows(title: str, rows: Mapping[str, Latency]) -> None:
 
 def _loads(loads: Loads) -> None:
     shown = {IDLE: loads.idle} | {name: loads.all(name) for name in (FULL, HALF, TWICE)}
-    print(f"\nA backend that trains, under calls a second, {ROUNDS} rounds of {LOADED:.0f} s each:")
+    print(f"\nA backend that trains, under calls a second, {LOADS} rounds of {LOADED:.0f} s each:")
     for name, load in shown.items():
         asked, accepted, shed, epochs = (
             n / load.seconds for n in (load.asked, load.accepted, load.shed, load.epochs)

@@ -82,7 +82,8 @@ class ProgressBridge:
     def snapshot(self, cursor: int = 0, limit: int | None = None) -> BridgeSnapshot:
         """Return state and metrics since `cursor` of one instant.
 
-        At most `limit` metrics; the cost follows their number, not the log's.
+        At most `limit` metrics; the cost follows their number, not the log's. One of a
+        subclass must not wait either: the thread that takes calls in may be who reads.
         Raises ValueError for a negative cursor. One past the end gives none.
         """
         if cursor < 0:

@@ -61,6 +61,7 @@ CLASSES = {
         "begin_wait_operation",
         "cancel_operation",
         "close",
+        "get_at_once",
         "get_metrics",
         "get_operation",
         "list_operations",
