@@ -110,7 +110,7 @@ class Reader:
         view, error = self._view(live, refreshed, staleness, metrics_cursor, metrics_limit)
         if error is not None or len(view.metrics) > _FEW or self._concerns_store(live):
             return None
-        self._refresher.count(live, refreshed)
+        self._refresher.count(live, cached=refreshed.cached)
         return view
 
     def _concerns_store(self, live: LiveOperation) -> bool:

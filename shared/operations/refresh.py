@@ -118,10 +118,16 @@ class Refresher:
         self._monitor.refreshed(source.kind, took, failed=False)
         return _READ
 
-    def count(self, live: LiveOperation, refreshed: Refreshed) -> None:
-        """Have the monitor note whether a caller's answer was known."""
-        note = self._monitor.hit if refreshed.cached else self._monitor.missed
-        note(live.record.operation.type)
+    def count(self, live: LiveOperation, *, cached: bool) -> None:
+        """Note of a caller's answer whether it was known."""
+        type_ = live.record.operation.type
+        if not cached:
+            self._monitor.missed(type_)
+            return
+        self._monitor.hit(type_)
+        if logger.isEnabledFor(logging.DEBUG):
+            age = self.clock.monotonic() - live.observed_at
+            logger.debug("Cache hit for operation %s (age=%.3fs)", live.operation_id, age)
 
     def need(self, live: LiveOperation, staleness: float) -> Need | None:
         """What a caller needs; None if what is known will do."""
@@ -132,15 +138,8 @@ class Refresher:
                 return None
             need = Need(live, source, staleness, asked_at, after)
             met = need.met()
-        type_ = live.record.operation.type
-        if not met:
-            self._monitor.missed(type_)
-            return need
-        self._monitor.hit(type_)
-        if logger.isEnabledFor(logging.DEBUG):
-            age = asked_at - live.observed_at
-            logger.debug("Cache hit for operation %s (age=%.3fs)", live.operation_id, age)
-        return None
+        self.count(live, cached=met)
+        return None if met else need
 
     def obtain(self, need: Need, deadline: float) -> Refreshed:
         """Read, or share a read, until the need is met, failed or out of time."""

@@ -360,7 +360,7 @@ class OperationsService:
         """As get_operation if that takes microseconds, else None.
 
         None whenever something has to be waited for: an owner elsewhere, another
-        caller, the store; also if there are many new metrics. Raises nothing.
+        caller, the store; also if there are many new metrics. Raises what a bridge raises.
         """
         return self._reader.get_at_once(
             operation_id,

@@ -15,7 +15,7 @@ from grpc_reflection.v1alpha import reflection
 from shared.reloading import Reloading
 from shared.rpc import health
 from shared.rpc.errors import KtrdrError, PermissionDeniedError, UnauthenticatedError
-from shared.rpc.handed_call import Metadata, receivable
+from shared.rpc.handed_call import Metadata, may_receive_of, receivable
 from shared.rpc.interceptors import Behaviour, Handler, MethodInterceptor, rebuilt
 from shared.rpc.said_lately import SaidLately
 from shared.rpc.security import AUTHORIZATION, BEARER
@@ -103,7 +103,7 @@ class AuthorizationInterceptor(MethodInterceptor):
 
     def _asks(self, needed: Scope, checked: Behaviour) -> Behaviour:
         """Have no message received of a call that may not pass."""
-        if not hasattr(checked, "may_receive"):
+        if may_receive_of(checked) is None:
             return checked
         return receivable(checked, functools.partial(self._would_pass, needed))
 

@@ -96,7 +96,9 @@ class CallPool(ThreadPoolExecutor):
 
     def is_shut(self) -> bool:
         """Whether the next call is to be turned away; as the rest of a gate, for the door."""
-        return self._backlog.is_late(self.class_) or self._is_full()
+        # An unguarded look: a place that is free this moment is free for the next call.
+        is_full = self._taken >= self._places and not self.waits.can_give_up_one()
+        return is_full or self._backlog.is_late(self.class_)
 
     def turn_away(self) -> ResourceExhaustedError:
         """Count a call that has come while this was shut, and return its error."""
@@ -191,9 +193,6 @@ class CallPool(ThreadPoolExecutor):
         while self._taken - room >= self._threads_at_most and self.waits.give_up_one():
             room += 1
         return room
-
-    def _is_full(self) -> bool:
-        return self._taken >= self._places and self._taken - self.make_room() >= self._places
 
     def _enter(self) -> bool:
         room = self.make_room()

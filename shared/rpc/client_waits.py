@@ -64,16 +64,28 @@ class ClientWaits:
         with self._lock:
             self._since.pop(call, None)
 
+    def can_give_up_one(self) -> bool:
+        """Whether a call has waited for too long."""
+        with self._lock:
+            return self._overdue() is not None
+
     def give_up_one(self) -> bool:
         """Cancel the call that has waited longest; False if none has for too long."""
         with self._lock:
-            # Not the first that began to wait: one that queued counts from when it came.
-            call = min(self._since, key=self._since.__getitem__, default=None)
-            if call is None or monotonic() - self._since[call] < self._patience:
+            call = self._overdue()
+            if call is None:
                 return False
             del self._since[call]
         call.cancel()
         return True
+
+    def _overdue(self) -> Call | None:
+        """The call that has waited longest, if it is too long; under the lock."""
+        # Not the first that began to wait: one that queued counts from when it came.
+        call = min(self._since, key=self._since.__getitem__, default=None)
+        if call is None or monotonic() - self._since[call] < self._patience:
+            return None
+        return call
 
 
 class ClientWaitInterceptor(MethodInterceptor):

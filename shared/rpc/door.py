@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -22,8 +23,13 @@ from shared.rpc.errors import KtrdrError
 from shared.rpc.handed_call import Metadata, may_be_received
 from shared.rpc.status import MAX_MESSAGE, grpc_code, shorten, trailers_of
 
+logger = logging.getLogger("ktrdr.rpc")
+
 NoteRefusal = Callable[[KtrdrError], None]
 """Takes note of the error of a call that is refused; it must not raise or wait."""
+
+Refusal = tuple[KtrdrError, Callable[[], None]]
+"""The error that a call is told, and what to call once it has been."""
 
 B = TypeVar("B", bound=Callable[..., Any])
 
@@ -78,10 +84,8 @@ class Door:
         """
         self._handler_of = handler_of
 
-    def refusal(
-        self, method: str, metadata: Metadata
-    ) -> tuple[KtrdrError, Callable[[], None]] | None:
-        """The error of a call that is to go, and what to call once it has been told; or None.
+    def refusal(self, method: str, metadata: Metadata) -> Refusal | None:
+        """How a call is to be turned away; None if it may come in.
 
         Only who may call at all is told that there is no place; the others learn that they
         may not.
@@ -134,11 +138,20 @@ def _at_the_door(event: Any, method: Any, pipeline: Any, pool: Any, is_full: boo
     """Begin a call, as gRPC's own `_handle_call` does; return its state and its future."""
     door: Door | None = getattr(pool, "door", None)
     if door is not None and event.success:
-        name = method.name() or event.call_details.method.decode("ascii", "replace")
-        refused = door.refusal(name, event.invocation_metadata)
+        refused = _asked(door, event, method)
         if refused is not None:
             return _refuse(event.call, *refused), None
     return _begin(event, method, pipeline, pool, is_full)
+
+
+def _asked(door: Door, event: Any, method: Any) -> Refusal | None:
+    """What the door says; what goes wrong there does not end the thread that takes calls in."""
+    try:
+        name = method.name() or event.call_details.method.decode("ascii", "replace")
+        return door.refusal(name, event.invocation_metadata)
+    except Exception:
+        logger.exception("The door let a call pass that it could not judge")
+        return None
 
 
 def _refuse(call: Any, error: KtrdrError, over: Callable[[], None]) -> object:

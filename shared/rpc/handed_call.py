@@ -107,9 +107,15 @@ def prepare_of(behaviour: Callable[..., Any]) -> Prepare | None:
     return prepare
 
 
+def may_receive_of(behaviour: Callable[..., Any]) -> MayReceive | None:
+    """What says of a behaviour's calls whether they may be received; None: none may."""
+    may_receive: MayReceive | None = getattr(behaviour, "may_receive", None)
+    return may_receive
+
+
 def may_be_received(behaviour: Callable[..., Any], metadata: Metadata) -> bool:
     """Whether the message of a call may be received before its behaviour is entered."""
-    may_receive: MayReceive | None = getattr(behaviour, "may_receive", None)
+    may_receive = may_receive_of(behaviour)
     return may_receive is not None and may_receive(metadata)
 
 

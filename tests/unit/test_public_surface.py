@@ -39,6 +39,7 @@ METHODS = {
 CLASSES = {
     "shared/operations/bridge.py ProgressBridge": {
         "cancel",
+        "get_at_once",
         "get_metrics",
         "get_status",
         "snapshot",
@@ -61,7 +62,6 @@ CLASSES = {
         "begin_wait_operation",
         "cancel_operation",
         "close",
-        "get_at_once",
         "get_metrics",
         "get_operation",
         "list_operations",

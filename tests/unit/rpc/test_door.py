@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from shared.rpc.server import ServerLimits
 from tests.support.certificates import READ as READER
 from tests.support.certificates import STRANGE, WRITE, bearer, served_with, tokens_file
 from tests.support.eventually import eventually
+from tests.support.raw_http2 import RawConnection
 from tests.support.rpc import PROBE, TIMEOUT, Gate, Wire, code_of, probe, served, status_in
 from tests.unit.rpc.around import Around
 
@@ -126,6 +128,35 @@ def test_who_may_not_call_is_not_told_that_there_is_no_place(tmp_path: Path, gat
             assert code == code_of(partial(method, b"", timeout=TIMEOUT, metadata=metadata))
         gate.opened.set()
         assert b"passed" == inside.result()
+
+
+def test_a_call_that_the_door_cannot_judge_passes_and_the_server_goes_on(
+    full: Wire, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(door.Door, "refusal", broken)
+        assert "RESOURCE_EXHAUSTED" == code_of(lambda: full.call("Do"))
+        assert b"answer" == full.call("Read")
+    assert b"answer" == full.call("Read")
+    assert "The door let a call pass that it could not judge" in caplog.messages
+
+
+@pytest.mark.usefixtures("way")
+def test_whose_client_has_waited_too_long_makes_room_for_the_next() -> None:
+    """The one who is given up is counted until it has left; the next must not be sent away."""
+    limits = replace(LIMITS, patience=0.0, start=1)
+    with served([probe({"Do": answer}, classes={"Do": START})], limits) as wire:
+        pool = next(pool for pool in wire.server._pools if pool.class_ == START)
+        assert b"answer" == wire.call("Do")
+        for _ in range(3):
+            eventually(lambda: pool._taken == 0)
+            with RawConnection(wire.address) as raw:
+                raw.begin(DO)
+                eventually(pool.waits.can_give_up_one)
+                assert "OK" == code_of(lambda: wire.call("Do"))
 
 
 def test_unknown_methods_pass_the_door(full: Wire) -> None:
