@@ -20,7 +20,7 @@ import grpc
 from benchmarks.processes import spawned
 from ktrdr.operations.v1 import operations_service_pb2 as pb
 from shared.marketdata.sample import SampleBarSource
-from shared.operations.bridge import BridgeSnapshot
+from shared.operations.bridge import BridgeSnapshot, waits_for_nothing
 from shared.operations.id_prefixes import HOST_TRAINING
 from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.model import OperationType, Owner
@@ -49,6 +49,7 @@ class RestingBridge(TrainingProgressBridge):
         for epoch in range(EPOCHS):
             self.on_epoch(epoch, EPOCHS, FIGURES)
 
+    @waits_for_nothing
     def snapshot(self, cursor: int = 0, limit: int | None = None) -> BridgeSnapshot:
         """Read, and count it."""
         self.reads += 1
@@ -58,6 +59,7 @@ class RestingBridge(TrainingProgressBridge):
 class MovingBridge(RestingBridge):
     """A bridge whose worker has always done another batch."""
 
+    @waits_for_nothing
     def snapshot(self, cursor: int = 0, limit: int | None = None) -> BridgeSnapshot:
         """Report, then read."""
         self.on_batch(EPOCHS - 1, self.reads % BATCHES, BATCHES)

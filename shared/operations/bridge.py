@@ -11,18 +11,20 @@ The bridge knows nothing of operations, caches or gRPC, and calls nobody.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from math import isnan
 from time import monotonic
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from shared.operations.cancellation import CancelSignal
 from shared.operations.model import Metric, Progress
 
 Record = tuple[Any, ...]
 """(monotonic time, kind, raw arguments…): what a report leaves behind."""
+
+SnapshotT = TypeVar("SnapshotT", bound=Callable[..., Any])
 
 _STATE = "state"
 _METRIC = "metric"
@@ -44,6 +46,21 @@ class BridgeSnapshot:
     """Length of the whole log."""
     last_report_age: float | None
     """Seconds since the worker reported; None before the first report."""
+
+
+def waits_for_nothing(snapshot: SnapshotT) -> SnapshotT:
+    """Say of a bridge's `snapshot` that it takes microseconds, whatever the worker does.
+
+    Such a bridge may be read where calls are taken in; one of another kind is read by
+    a thread of its caller's own.
+    """
+    snapshot.waits_for_nothing = True  # type: ignore[attr-defined]  # as `may_wait` looks for it
+    return snapshot
+
+
+def may_wait(bridge: ProgressBridge) -> bool:
+    """Whether reading a bridge may take longer than microseconds."""
+    return not getattr(bridge.snapshot, "waits_for_nothing", False)
 
 
 class ProgressBridge:
@@ -79,11 +96,11 @@ class ProgressBridge:
         snapshot = self.snapshot(cursor)
         return list(snapshot.metrics), cursor + len(snapshot.metrics)
 
+    @waits_for_nothing
     def snapshot(self, cursor: int = 0, limit: int | None = None) -> BridgeSnapshot:
         """Return state and metrics since `cursor` of one instant.
 
-        At most `limit` metrics; the cost follows their number, not the log's. One of a
-        subclass must not wait either: the thread that takes calls in may be who reads.
+        At most `limit` metrics; the cost follows their number, not the log's.
         Raises ValueError for a negative cursor. One past the end gives none.
         """
         if cursor < 0:

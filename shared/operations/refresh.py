@@ -109,7 +109,7 @@ class Refresher:
             need = Need(live, source, staleness, asked_at, live.flights_begun)
             if need.met():
                 return _KNOWN
-            if source.target is not None or live.flight is not None:
+            if source.may_wait or live.flight is not None:
                 return None
             flight, _ = self.flights.board(live, source, staleness)
         if self.flights.fly(live, source, flight, left=0.0, timeout=0.0) is not None:

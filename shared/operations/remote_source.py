@@ -55,6 +55,7 @@ class RemoteSource:
     """An operation whose worker is in another process."""
 
     kind = FreshnessSource.REMOTE
+    may_wait = True
 
     def __init__(
         self,

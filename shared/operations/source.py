@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from shared.operations.bridge import ProgressBridge
+from shared.operations.bridge import ProgressBridge, may_wait
 from shared.operations.model import (
     FreshnessSource,
     Hop,
@@ -114,6 +114,11 @@ class OperationSource(Protocol):
     target: str | None
     """What becomes unreachable as a whole, an address; None for this process."""
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether a read may take longer than microseconds."""
+        ...
+
     def read(self, cursor: int, limit: int, max_staleness: float, timeout: float) -> SourceReading:
         """Return the state and at most `limit` metrics from `cursor` on.
 
@@ -152,6 +157,11 @@ class BridgeSource:
 
     def __init__(self, bridge: ProgressBridge) -> None:
         self._bridge = bridge
+
+    @property
+    def may_wait(self) -> bool:
+        """As its bridge says."""
+        return may_wait(self._bridge)
 
     def read(
         self,

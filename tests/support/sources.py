@@ -109,6 +109,7 @@ class FakeRemoteSource:
     page: int = 1000
     target: str | None = "host:50052"
     kind: FreshnessSource = FreshnessSource.REMOTE
+    may_wait: bool = True
     path: tuple[Hop, ...] = ()
     error: BaseException | None = None
     script: deque[SourceReading | BaseException] = field(default_factory=deque)

@@ -39,7 +39,6 @@ METHODS = {
 CLASSES = {
     "shared/operations/bridge.py ProgressBridge": {
         "cancel",
-        "get_at_once",
         "get_metrics",
         "get_status",
         "snapshot",
@@ -78,6 +77,7 @@ CLASSES = {
         "delete_operation",
         "end_unfinished",
         "fail_operation",
+        "get_at_once",
         "get_metrics",
         "get_operation",
         "interrupt_work",

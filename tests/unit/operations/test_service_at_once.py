@@ -6,13 +6,24 @@ from collections.abc import Callable
 
 import pytest
 
+from shared.operations.bridge import BridgeSnapshot, ProgressBridge
 from shared.operations.model import OperationStatus
 from shared.operations.refresh import Refresher
 from shared.operations.service import OperationsService
 from shared.operations.views import OperationView
 from shared.rpc.errors import StoreUnavailableError
 from tests.support.sources import FakeRemoteSource
-from tests.unit.operations.fakes import RESULT, Setup, Worker, in_threads, metric, operation, steps
+from tests.unit.operations.fakes import (
+    RESULT,
+    FakeLaunch,
+    Setup,
+    Worker,
+    in_threads,
+    metric,
+    new_operation,
+    operation,
+    steps,
+)
 
 RUNNING = operation(status=OperationStatus.RUNNING)
 
@@ -88,6 +99,16 @@ def ending(its: Setup) -> None:
     its.service.complete_operation("op", RESULT)
 
 
+def of_its_own_kind(its: Setup) -> None:
+    """One whose bridge is read in a way that might wait for something."""
+
+    class Own(ProgressBridge):
+        def snapshot(self, cursor: int = 0, limit: int | None = None) -> BridgeSnapshot:
+            return super().snapshot(cursor, limit)
+
+    its.service.start_operation(new_operation(), FakeLaunch(its.service, bridge=Own()))
+
+
 def with_news_to_store(its: Setup) -> None:
     """One whose progress is to be stored by its next reader."""
     its.running().report(50)
@@ -111,6 +132,7 @@ def with_a_longer_log(its: Setup) -> None:
         nowhere,
         ended,
         ending,
+        of_its_own_kind,
         with_news_to_store,
         with_a_long_log,
         with_a_longer_log,
