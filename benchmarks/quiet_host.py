@@ -28,6 +28,7 @@ from shared.operations.service import OperationsLimits, OperationsService
 from shared.operations.servicer import OperationsServicer, operations_service
 from shared.operations.starts import NewOperation
 from shared.process import SWITCH_INTERVAL
+from shared.rpc.handed_call import Answer
 from shared.rpc.server import RpcServer, ServerLimits
 from shared.training.bridge import TrainingProgressBridge
 from shared.training.launcher import TrainingOrder
@@ -107,6 +108,12 @@ class CountingServicer(OperationsServicer):
     """Counts how often the host is asked for an operation."""
 
     calls = 0
+
+    def prepare(self, request: pb.GetOperationRequest) -> Answer | None:
+        """Count those that are answered at once."""
+        answer = super().prepare(request)
+        self.calls += answer is not None
+        return answer
 
     def GetOperation(  # noqa: N802  # the contract's name
         self, request: pb.GetOperationRequest, context: grpc.ServicerContext

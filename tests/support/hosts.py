@@ -57,6 +57,9 @@ class CountingServicer(OperationsServicer):
         self.calls[method] += 1
         self.before(method)
 
+    def prepare(self, request: pb.GetOperationRequest) -> None:  # all alike
+        """Answer nothing at once: what a test does around a call may wait."""
+
     def GetOperation(  # noqa: N802  # the contract's name
         self, request: pb.GetOperationRequest, context: grpc.ServicerContext
     ) -> pb.GetOperationResponse:
