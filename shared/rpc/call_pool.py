@@ -102,9 +102,12 @@ class CallPool(ThreadPoolExecutor):
 
     def turn_away(self) -> ResourceExhaustedError:
         """Count a call that has come while this was shut, and return its error."""
-        error = self._late() if self._backlog.is_late(self.class_) else self._full()
+        is_late = self._backlog.is_late(self.class_)
         self._backlog.take_in(self.class_)
-        return error
+        if is_late:
+            return self._late()
+        self._clear_neighbours()
+        return self._full()
 
     def let_go(self) -> None:
         """Count it no longer."""
@@ -114,8 +117,7 @@ class CallPool(ThreadPoolExecutor):
         """Serve a call, or refuse it."""
         if self._backlog.take_in(self.class_):
             return self._refuse(self._late, serve, *args, **kwargs)
-        for pool in self.neighbours:
-            pool.make_room()
+        self._clear_neighbours()
         if not self._enter():
             return self._refuse(self._full, serve, *args, **kwargs)
         if self._taken <= self._messages_at_most and handed_call.is_receivable(args):
@@ -193,6 +195,10 @@ class CallPool(ThreadPoolExecutor):
         while self._taken - room >= self._threads_at_most and self.waits.give_up_one():
             room += 1
         return room
+
+    def _clear_neighbours(self) -> None:
+        for pool in self.neighbours:
+            pool.make_room()
 
     def _enter(self) -> bool:
         room = self.make_room()

@@ -130,6 +130,22 @@ def test_who_may_not_call_is_not_told_that_there_is_no_place(tmp_path: Path, gat
         assert b"passed" == inside.result()
 
 
+@pytest.mark.usefixtures("way")
+def test_who_is_turned_away_makes_room_in_other_classes(gate: Gate) -> None:
+    services = [probe({"Do": gate, "Read": answer}, classes={"Do": START, "Read": READ})]
+    with served(services, replace(LIMITS, patience=0.0, read=1)) as wire:
+        pool = next(pool for pool in wire.server._pools if pool.class_ == READ)
+        inside = wire.begin("Do")
+        eventually(lambda: gate.waiting == 1)
+        with RawConnection(wire.address) as raw:
+            raw.begin(f"/{PROBE}/Read")
+            eventually(pool.waits.can_give_up_one)
+            assert "RESOURCE_EXHAUSTED" == code_of(lambda: wire.call("Do"))
+            eventually(lambda: pool._taken == 0)
+        gate.opened.set()
+        assert b"passed" == inside.result()
+
+
 def test_a_call_that_the_door_cannot_judge_passes_and_the_server_goes_on(
     full: Wire, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
