@@ -17,6 +17,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from ktrdr.operations.v1 import operations_service_pb2 as pb
 from shared.instance import Instance
+from tests.integration.hosted import host_id
 from tests.integration.refusals import refused
 from tests.integration.running import COMPLETED, FAILED, RUNNING, RunningBackend
 from tests.integration.sharing import on
@@ -38,6 +39,12 @@ class Pair:
     second: RunningBackend
     host: ScriptedHost
     work: ScriptedWork
+
+    def end(self) -> None:
+        """Let the work end, and the host know that it has."""
+        self.work.finish()
+        read = partial(self.host.operations.get_operation, host_id(OP))
+        eventually(lambda: read().operation.status.terminal)
 
     def delete(self) -> None:
         """Have it forgotten through the first."""
@@ -116,7 +123,7 @@ def test_a_read_through_the_other_backend_brings_nothing_back(pair: Pair) -> Non
 
 
 def test_nor_does_a_listing_that_was_under_way(pair: Pair) -> None:
-    pair.work.finish()
+    pair.end()
     deleted = pair.delete_before_the_next_answer()
 
     assert [] == listed(pair.second)
@@ -125,7 +132,7 @@ def test_nor_does_a_listing_that_was_under_way(pair: Pair) -> None:
 
 
 def test_nor_does_a_read_that_was_under_way(pair: Pair) -> None:
-    pair.work.finish()
+    pair.end()
     deleted = pair.delete_before_the_next_answer()
 
     assert grpc.StatusCode.NOT_FOUND is refused(lambda: pair.second.operation(OP)).code

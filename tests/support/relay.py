@@ -5,17 +5,22 @@ from __future__ import annotations
 import errno
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from functools import partial
 
 from tests.support.eventually import eventually
+
+_CLOSE = 7
+"""TCP_CLOSE of Linux (include/net/tcp_states.h): nothing more will come from the other end."""
 
 
 class Relay:
     """Passes bytes between whoever connects to `address` and a target; owns its threads.
 
     While cut, connections are refused and those there were are closed. While
-    frozen, connections are made and nothing passes.
+    frozen, connections are made and nothing passes. Whoever is cut off has
+    noticed, and closed its own end, when the method returns.
     """
 
     def __init__(self, target: str) -> None:
@@ -25,6 +30,8 @@ class Relay:
         self._target = target
         self._before: tuple[bytes, Callable[[], None]] | None = None
         self._open: set[socket.socket] = set()
+        self._near: set[socket.socket] = set()
+        """Those of `_open` that lead to whoever has connected."""
         self._times_closed = 0
         self._threads: list[threading.Thread] = []
         self._listener: socket.socket | None = None
@@ -81,8 +88,13 @@ class Relay:
         with self._lock:
             self._times_closed += 1
             sockets, self._open = self._open, set()
+            near, self._near = self._near, set()
+        watched = list(_duplicates(near))
         for each in sockets:
             self._close(each)
+        for each in watched:
+            with each:
+                eventually(partial(_closed_by_both, each))
 
     def _takes_its_port_again(self) -> bool:
         try:
@@ -121,6 +133,7 @@ class Relay:
             closed = self._listener is None or self._times_closed != times_closed  # meanwhile
             if not closed:
                 self._open |= {near, far}
+                self._near.add(near)
         if closed:
             self._close(near)
             self._close(far)
@@ -156,3 +169,15 @@ class Relay:
         with suppress(OSError):
             each.shutdown(socket.SHUT_RDWR)
         each.close()
+
+
+def _duplicates(sockets: Iterable[socket.socket]) -> Iterator[socket.socket]:
+    """Other handles on connections, which outlive the closing of the first."""
+    for each in sockets:
+        with suppress(OSError):  # closed already, because an end of it was
+            yield each.dup()
+
+
+def _closed_by_both(connection: socket.socket) -> bool:
+    """Whether the other end of a connection that was shut down here is closed as well."""
+    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSE

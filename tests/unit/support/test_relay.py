@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -36,6 +38,22 @@ def hung_up(client: socket.socket) -> bool:
         return True
 
 
+@contextmanager
+def hanging_up(
+    client: socket.socket, before: Callable[[], object] = lambda: None
+) -> Iterator[Future[bool]]:
+    """A client that closes once it is cut off, after a call; whether it was."""
+
+    def close() -> bool:
+        with client:
+            was = hung_up(client)
+            before()
+            return was
+
+    with ThreadPoolExecutor() as threads:
+        yield threads.submit(close)
+
+
 def test_bytes_pass_both_ways(relay: Relay, target: socket.socket) -> None:
     with connected(relay) as client:
         server, _ = target.accept()
@@ -49,12 +67,30 @@ def test_bytes_pass_both_ways(relay: Relay, target: socket.socket) -> None:
 def test_a_cut_closes_what_is_connected_and_refuses_more(
     relay: Relay, target: socket.socket
 ) -> None:
-    with connected(relay) as client, target.accept()[0]:
+    with hanging_up(connected(relay)) as hung_up, target.accept()[0]:
         relay.cut()
 
-        assert hung_up(client)
+        assert hung_up.result(10)
         with pytest.raises(ConnectionError):
             connected(relay)
+
+
+@pytest.mark.parametrize("way", ["cut", "lead_to"])
+def test_whoever_is_cut_off_has_noticed_when_the_call_returns(
+    relay: Relay, target: socket.socket, way: str
+) -> None:
+    returned = threading.Event()
+    returned_first: list[bool] = []
+
+    with (
+        hanging_up(connected(relay), lambda: returned_first.append(returned.wait(0.2))) as hung_up,
+        target.accept()[0],
+    ):
+        relay.cut() if way == "cut" else relay.lead_to(relay.address)
+        returned.set()
+        assert hung_up.result(10)
+
+    assert [False] == returned_first
 
 
 def test_a_connection_that_is_being_made_does_not_survive_a_cut(
@@ -79,9 +115,9 @@ def test_who_is_led_elsewhere_loses_the_connection_and_finds_the_other_at_once(
     relay: Relay, target: socket.socket
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
-        with connected(relay) as client, target.accept()[0]:
+        with hanging_up(connected(relay)) as hung_up, target.accept()[0]:
             relay.lead_to(f"127.0.0.1:{other.getsockname()[1]}")
-            assert hung_up(client)
+            assert hung_up.result(10)
         with connected(relay) as client, other.accept()[0] as server:
             client.sendall(b"there")
             assert b"there" == server.recv(100)
