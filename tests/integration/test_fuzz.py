@@ -114,6 +114,7 @@ def fuzz(target: Target, method: str, count: int) -> None:
     every_request()
 
 
+@pytest.mark.timeout(400)  # thousands of strategies are read; beside the soak that takes minutes
 @pytest.mark.parametrize("method", documented_codes())
 def test_every_field_is_tried_at_every_edge(targets: Sequence[Target], method: str) -> None:
     for target in targets:
