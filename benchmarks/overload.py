@@ -40,7 +40,7 @@ from ktrdr.training.v1.training_service_pb2_grpc import TrainingServiceStub
 CLIENTS = 2000
 ROUNDS, STAY = 3, 4.0
 """Rounds, and the seconds of each part of one: two thousand first waits take a slow machine 1.5."""
-LOADS, LOADED = 5, 4.0
+LOADS, LOADED = 9, 3.0
 """Rounds of loads, and the seconds that a backend is under each of them."""
 ALONE, POLITE, RUDE = "alone", "polite", "rude"
 """Nobody waits; clients come back when they are told to; they come back at once."""

@@ -172,9 +172,7 @@ class CallPool(ThreadPoolExecutor):
     def _late(self) -> ResourceExhaustedError:
         """The error of a call behind which too many wait to be taken in."""
         limit = self._backlog.limit
-        return self._too_many(
-            f"Calls come faster than they are taken in (more than {limit} wait)", limit
-        )
+        return self._too_many(f"Calls come faster than they are taken in ({limit} may wait)", limit)
 
     def _too_many(self, what: str, limit: int) -> ResourceExhaustedError:
         if self._said.is_due(what):

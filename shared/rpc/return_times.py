@@ -14,7 +14,12 @@ _SPACING = 0.01
 _LONGEST = 30.0
 """Seconds nobody is kept away longer than."""
 _JITTER = 0.2
-"""Share of a return time that chance takes off; what is left is told in milliseconds."""
+"""Share of a return time that chance takes off."""
+_COARSE_FROM = 1.0
+"""Seconds from which times are told in hundredths, else in thousandths.
+
+So many are turned away then that the time to encode each that is new would be felt.
+"""
 
 
 class ReturnTimes:
@@ -34,4 +39,5 @@ class ReturnTimes:
         with self._lock:
             now = self._clock.monotonic()
             self._next = max(now + _FIRST, min(now + _LONGEST, self._next + _SPACING))
-            return round((self._next - now) * self._jitter.uniform(1.0 - _JITTER, 1.0), 3)
+            left = (self._next - now) * self._jitter.uniform(1.0 - _JITTER, 1.0)
+            return round(left, 3 if left < _COARSE_FROM else 2)

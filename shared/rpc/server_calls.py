@@ -1,20 +1,22 @@
-"""gRPC's own counts of a server's calls (channelz)."""
+"""gRPC's own counts of a server's calls (channelz).
+
+They are read where gRPC's own channelz service reads them, as JSON. That service makes
+a message of them, which takes as long again, and a busy server asks often.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import grpc
-from grpc_channelz.v1 import channelz_pb2
-from grpc_channelz.v1.channelz import ChannelzServicer
+from grpc._cython import cygrpc  # type: ignore[attr-defined]  # missing in the stubs
 
 logger = logging.getLogger("ktrdr.process")
 
-_CHANNELZ: Any = ChannelzServicer
-"""It is asked without a call, which its types do not foresee."""
 _creating = threading.Lock()
 """Held while a server is created, so that the one that is new is that one."""
 
@@ -23,7 +25,7 @@ class ServerCalls:
     """gRPC's counts of one server's calls."""
 
     def __init__(self) -> None:
-        self._request: channelz_pb2.GetServerRequest | None = None
+        self._server: int | None = None
         self._told = False
 
     def count(self, create: Callable[[], grpc.Server]) -> grpc.Server:
@@ -37,56 +39,48 @@ class ServerCalls:
             new = _servers(newest + 1)
         if len(new) != 1:
             raise RuntimeError(f"gRPC counts calls of {len(new)} new servers; one was expected")
-        self._request = channelz_pb2.GetServerRequest(server_id=new[0])
+        self._server = new[0]
         return server
 
     def under_way(self) -> int:
         """How many calls have reached the server and not ended; 0 without a server."""
-        if self._request is None:
+        if self._server is None:
             return 0
-        asking = _Asking()
-        found = _CHANNELZ.GetServer(self._request, asking)
-        if found is None:
-            self._tell(asking)
+        try:
+            found = cygrpc.channelz_get_server(self._server)
+        except ValueError:  # the server is gone
             return 0
-        counts = found.server.data
-        return int(counts.calls_started - counts.calls_succeeded - counts.calls_failed)
+        try:
+            return _under_way(json.loads(found)["server"]["data"])
+        except (ValueError, KeyError, TypeError) as error:
+            self._tell(error)
+            return 0
 
-    def _tell(self, asking: _Asking) -> None:
-        """Say once why there are no counts, unless it is that the server is gone."""
-        if asking.code is not grpc.StatusCode.NOT_FOUND and not self._told:
+    def _tell(self, error: Exception) -> None:
+        """Say once why there are no counts."""
+        if not self._told:
             self._told = True
-            logger.error("Calls that wait cannot be counted: %s", asking)
+            logger.error("Calls that wait cannot be counted: %s", _unknown(error))
 
 
-class _Asking:
-    """Asks gRPC's own servicer without a call, and hears why it has no answer."""
-
-    def __init__(self) -> None:
-        self.code: grpc.StatusCode | None = None
-        self._details = ""
-
-    def set_code(self, code: grpc.StatusCode) -> None:
-        """Take the code of an error."""
-        self.code = code
-
-    def set_details(self, details: str) -> None:
-        """Take the words of an error."""
-        self._details = details
-
-    def __str__(self) -> str:
-        return f"{self._details}; install the grpcio-channelz that fits grpcio {grpc.__version__}"
+def _under_way(counts: dict[str, str]) -> int:
+    started = int(counts["callsStarted"])
+    return started - int(counts.get("callsSucceeded", 0)) - int(counts.get("callsFailed", 0))
 
 
 def _servers(first: int) -> list[int]:
     """Ids of this process's servers, from `first` on, in the order they were created."""
     ids: list[int] = []
     while True:
-        request, asking = channelz_pb2.GetServersRequest(start_server_id=first), _Asking()
-        page = _CHANNELZ.GetServers(request, asking)
-        if page is None:
-            raise RuntimeError(f"gRPC's servers cannot be listed: {asking}")
-        ids += [server.ref.server_id for server in page.server]
-        if page.end:
+        try:
+            page: Any = json.loads(cygrpc.channelz_get_servers(first))
+            ids += [int(server["ref"]["serverId"]) for server in page.get("server", ())]
+        except (AttributeError, ValueError, KeyError, TypeError) as error:
+            raise RuntimeError(f"gRPC's servers cannot be listed: {_unknown(error)}") from error
+        if page.get("end"):
             return ids
         first = ids[-1] + 1
+
+
+def _unknown(error: Exception) -> str:
+    return f"{error!r} in what grpcio {grpc.__version__} tells of its servers; 1.85 is known"

@@ -7,7 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
-from grpc_channelz.v1 import channelz
+from grpc._cython import cygrpc  # type: ignore[attr-defined]  # missing in the stubs
 
 from shared.rpc import health
 from shared.rpc.server_calls import ServerCalls
@@ -51,25 +51,40 @@ def test_counts_are_those_of_one_server(servers: int) -> None:
     assert 0 == ServerCalls().under_way()
 
 
+@pytest.mark.parametrize("told", [b"{}", b"nothing", b'{"server":{"data":{"callsStarted":null}}}'])
 def test_counts_that_cannot_be_read_are_told_once_and_count_for_nothing(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    told: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     calls = ServerCalls()
     server = calls.count(lambda: grpc.server(ThreadPoolExecutor(1)))
-    monkeypatch.setattr(channelz.ChannelzServicer, "GetServer", unreadable)
+    monkeypatch.setattr(cygrpc, "channelz_get_server", lambda _: told)
     with caplog.at_level(logging.ERROR):
         assert [0, 0] == [calls.under_way(), calls.under_way()]
     assert 1 == len(caplog.records)
-    assert "install the grpcio-channelz that fits grpcio" in caplog.text
+    assert f"in what grpcio {grpc.__version__} tells of its servers" in caplog.text
     server.stop(None).wait(TIMEOUT)
 
 
-def test_a_server_whose_calls_cannot_be_counted_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(channelz.ChannelzServicer, "GetServers", unreadable)
-    with pytest.raises(RuntimeError, match=r"cannot be listed: no field x; install"):
+@pytest.mark.parametrize("told", [b"nothing", b'{"server":[{}]}'])
+def test_a_server_whose_calls_cannot_be_counted_is_none(
+    told: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cygrpc, "channelz_get_servers", lambda _: told)
+    with pytest.raises(RuntimeError, match="gRPC's servers cannot be listed"):
         ServerCalls().count(lambda: grpc.server(ThreadPoolExecutor(1)))
 
 
-def unreadable(request: Any, context: Any) -> None:
-    context.set_code(grpc.StatusCode.INTERNAL)
-    context.set_details("no field x")
+def test_a_grpc_that_does_not_count_calls_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(cygrpc, "channelz_get_servers")
+    with pytest.raises(RuntimeError, match="no attribute 'channelz_get_servers'"):
+        ServerCalls().count(lambda: grpc.server(ThreadPoolExecutor(1)))
+
+
+def test_a_server_is_found_behind_more_than_a_page_of_others() -> None:
+    options = [("grpc.enable_channelz", 1)]
+    others = [grpc.server(ThreadPoolExecutor(1), options=options) for _ in range(120)]
+    calls = ServerCalls()
+    server = calls.count(lambda: grpc.server(ThreadPoolExecutor(1), options=options))
+    assert 0 == calls.under_way()
+    for one in [*others, server]:
+        one.stop(None).wait(TIMEOUT)
