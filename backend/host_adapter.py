@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import inf
-from typing import Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 from backend.started import Started
 from shared.clock import Clock, SystemClock
@@ -257,6 +257,7 @@ class HostAdapter(Generic[OrderT]):
 class _HostLaunch(Generic[OrderT]):
     """One order's way to a host."""
 
+    elsewhere: ClassVar[bool] = True
     adapter: HostAdapter[OrderT]
     order: OrderT
     deadline: float

@@ -24,7 +24,7 @@ from benchmarks.rounds import Round, Spread, measure, repeated, table
 from benchmarks.targets import Target, exit_code, judged
 from shared.training.bridge import TrainingProgressBridge
 
-CALLS, ROUNDS = 10_000, 30
+CALLS, ROUNDS = 10_000, 200
 SLOW_CALLS, SLOW_ROUNDS = 20, 12
 """For rivals that write to a disk."""
 BATCHES = 100

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import inf
 from multiprocessing.connection import Connection
+from typing import ClassVar
 from uuid import uuid4
 
 import grpc
@@ -69,6 +70,8 @@ class MovingBridge(RestingBridge):
 
 class RestingLaunch:
     """Registers a bridge that needs no work, and no work with it."""
+
+    elsewhere: ClassVar[bool] = False
 
     def __init__(self, operations: OperationsService, bridge: RestingBridge | None = None) -> None:
         self._operations = operations

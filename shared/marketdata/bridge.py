@@ -9,7 +9,7 @@ from __future__ import annotations
 from time import monotonic
 from typing import NamedTuple
 
-from shared.operations.bridge import ProgressBridge, Record, refuse_mutable
+from shared.operations.bridge import ProgressBridge, Record, refuse_mutable, refuse_uncountable
 from shared.operations.cancellation import CancelSignal
 from shared.operations.model import Metric, Progress
 
@@ -202,6 +202,7 @@ class DataLoadingProgressBridge(ProgressBridge):
         if record[1] != _SYMBOL:
             return super()._resolve_metric(record)
         at, _, place, figures, failure = record
+        refuse_uncountable("symbol_index", place.number)
         values = {
             **dict(zip(_FIGURES, map(float, figures), strict=True)),
             "total_rows_loaded": float(place.rows_before),

@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from math import isnan
+from operator import index
 from time import monotonic
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, SupportsIndex, TypeVar
 
 from shared.operations.cancellation import CancelSignal
 from shared.operations.model import Metric, Progress
@@ -178,6 +179,7 @@ class ProgressBridge:
         if record is None:
             return None
         progress = self._resolve(record)
+        _refuse_untold_counts(progress)
         with self._lock:
             if progress.percentage is not None:
                 known = min(100.0, progress.percentage)
@@ -202,6 +204,7 @@ class ProgressBridge:
         return wall + timedelta(seconds=at - start)
 
 
+_LEAST, _MOST = -(2**63), 2**63 - 1
 _TEXTS = frozenset({"message", "phase"})
 _TOTALS = frozenset({"total_steps", "items_total"})
 """Counts that may be unknown."""
@@ -231,10 +234,24 @@ def _refuse_untold(metric: Metric) -> None:
         _refuse_unless(str, "the name of a value", name)
         if not isinstance(value, int | float):
             raise TypeError(f"{name} is a {type(value).__name__}: report a number")
-        float(value)  # raises for what no float holds
+    refuse_beyond_floats(values)
     for name, text in metric.labels.items():
         _refuse_unless(str, "the name of a label", name)
         _refuse_unless(str, name, text)
+
+
+def _refuse_untold_counts(progress: Progress) -> None:
+    """Raise as `refuse_uncountable`: a hot method takes what it is given as it is."""
+    steps = progress.current_step, progress.total_steps
+    for count in (*steps, progress.items_processed, progress.items_total):
+        if count is not None:
+            refuse_uncountable("a count", count)
+
+
+def refuse_uncountable(name: str, value: SupportsIndex) -> None:
+    """Raise TypeError unless it is a whole number, be it NumPy's; ValueError beyond 64 bits."""
+    if not _LEAST <= index(value) <= _MOST:
+        raise ValueError(f"{name} is beyond 64 bits: {value}")
 
 
 def _refuse_unless(kind: type, name: str, value: object) -> None:
@@ -242,8 +259,20 @@ def _refuse_unless(kind: type, name: str, value: object) -> None:
     if type(value) is not kind:
         what = "text" if kind is str else "a whole number"
         raise TypeError(f"{name} is a {type(value).__name__}: report {what}")
-    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+    if isinstance(value, int) and not _LEAST <= value <= _MOST:
         raise ValueError(f"{name} is beyond 64 bits: {value}")
+
+
+def refuse_beyond_floats(values: Mapping[str, object]) -> None:
+    """Raise OverflowError for a whole number that no float holds, as the reader's do."""
+    for name, value in values.items():
+        if isinstance(value, int):
+            try:
+                float(value)
+            except OverflowError:
+                raise OverflowError(
+                    f"{name} is beyond what a float holds: report a smaller number"
+                ) from None
 
 
 _PLAIN = frozenset({float, int, str, bool, type(None)})

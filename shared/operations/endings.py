@@ -34,6 +34,20 @@ PROCESS_STOPPED = OperationError(
     "Start it again with a new request_id.",
     retryable=True,
 )
+OPERATION_LOST = OperationError(
+    Code.DATA_LOSS,
+    "OPERATION_LOST",
+    "The process that ran the operation does not know it any more, as after a restart without "
+    "its records: the outcome is unknown. Start it again with a new request_id.",
+    retryable=True,
+)
+NEVER_STARTED = OperationError(
+    Code.ABORTED,
+    "NEVER_STARTED",
+    "The process that was to have a host do the work was stopped before it had told one: nothing "
+    "has run. Start it again with a new request_id.",
+    retryable=True,
+)
 
 
 def process_restarted(last_news: datetime) -> OperationError:
@@ -98,13 +112,13 @@ def error_of(raised: BaseException) -> OperationError:
     return OperationError(
         Code.INTERNAL,
         "WORKER_RAISED",
-        f"The work failed with {name}: {_words(raised)}. The log of the process that ran it has "
+        f"The work failed with {name}: {words_of(raised)}. The log of the process that ran it has "
         "more.",
         metadata={"exception": name},
     )
 
 
-def _words(raised: BaseException) -> str:
+def words_of(raised: BaseException) -> str:
     """What an exception says of itself; one that fails to must not keep its operation open."""
     try:
         return str(raised)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from shared.operations.model import (
     FreshnessSource,
@@ -14,8 +14,7 @@ from shared.operations.model import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class LiveState:
+class LiveState(NamedTuple):
     """A consistent copy of what a live operation knows."""
 
     operation: Operation

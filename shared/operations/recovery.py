@@ -19,7 +19,8 @@ _PAGE = 500
 def end_orphans(store: OperationStore, me: Owner, now: datetime) -> None:
     """End every open operation of this instance's earlier lives, with what was last stored.
 
-    Only one process at a time is this instance, so nobody runs them.
+    Only one process at a time is this instance, so nobody runs them; and nobody has begun
+    those for which no host had been chosen.
     """
     for record in _open_records(store):
         if record.owner.instance_id == me.instance_id:
@@ -31,9 +32,11 @@ def end_orphans(store: OperationStore, me: Owner, now: datetime) -> None:
 def _restarted(record: OperationRecord, now: datetime) -> OperationRecord:
     operation = record.operation
     cancelled = operation.cancel_time is not None
-    ending = endings.failed(endings.process_restarted(operation.update_time), now)(
-        operation.status, cancelled
+    told_nobody = record.told_by == record.owner.instance_id
+    error = (
+        endings.NEVER_STARTED if told_nobody else endings.process_restarted(operation.update_time)
     )
+    ending = endings.failed(error, now)(operation.status, cancelled)
     ended = replace(operation, status=ending.status, end_time=now, error=ending.error)
     return replace(record, operation=ended)
 

@@ -32,6 +32,15 @@ class Refreshed:
     """Why the bound was not met; None if it was."""
 
 
+def _will_do(live: LiveOperation, staleness: float, asked_at: float, after: int) -> bool:
+    """As `Need.met`; most callers have no need, and making one takes as long as to look."""
+    if live.sealed:
+        return True
+    if staleness == 0:
+        return live.landed > after
+    return live.observed_at >= asked_at - staleness
+
+
 _KNOWN, _READ = Refreshed(cached=True), Refreshed(cached=False)
 """How nearly all refreshes go."""
 
@@ -49,11 +58,7 @@ class Need:
 
     def met(self) -> bool:
         """Whether what is known will do; under the lock of `live`."""
-        if self.live.sealed:
-            return True
-        if self.staleness == 0:
-            return self.live.landed > self.after
-        return self.live.observed_at >= self.asked_at - self.staleness
+        return _will_do(self.live, self.staleness, self.asked_at, self.after)
 
     @property
     def forgives_until(self) -> float:
@@ -106,8 +111,7 @@ class Refresher:
             source = live.source
             if source is None:
                 return None
-            need = Need(live, source, staleness, asked_at, live.flights_begun)
-            if need.met():
+            if _will_do(live, staleness, asked_at, live.flights_begun):
                 return _KNOWN
             if source.may_wait or live.flight is not None:
                 return None
@@ -136,10 +140,9 @@ class Refresher:
             source, after = live.source, live.flights_begun
             if source is None:
                 return None
-            need = Need(live, source, staleness, asked_at, after)
-            met = need.met()
+            met = _will_do(live, staleness, asked_at, after)
         self.count(live, cached=met)
-        return None if met else need
+        return None if met else Need(live, source, staleness, asked_at, after)
 
     def obtain(self, need: Need, deadline: float) -> Refreshed:
         """Read, or share a read, until the need is met, failed or out of time."""

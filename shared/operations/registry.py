@@ -13,6 +13,7 @@ from collections.abc import Callable
 from math import inf
 
 from shared.clock import Clock
+from shared.operations.endings import NEVER_STARTED, OPERATION_LOST
 from shared.operations.live import LiveOperation
 from shared.operations.model import (
     Metric,
@@ -23,7 +24,7 @@ from shared.operations.model import (
     Owner,
 )
 from shared.operations.remote import RemoteOperationStub
-from shared.operations.remote_source import NEVER_STARTED, OPERATION_LOST, RemoteSource
+from shared.operations.remote_source import RemoteSource
 from shared.operations.store import OperationStore
 from shared.rpc.errors import (
     FailedPreconditionError,
@@ -220,7 +221,8 @@ class Registry:
 
         What an earlier life of this one has not told it never will.
         """
-        if record.told_by in {"", self._me.instance_id} or _heard_of(record):
+        tellers = {"", self._me.instance_id, record.owner.instance_id}
+        if record.told_by in tellers or _heard_of(record):
             return -inf
         age = (self._clock.now() - record.operation.update_time).total_seconds()
         return self._clock.monotonic() + _TELLING - max(0.0, age)

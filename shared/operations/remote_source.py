@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from math import inf
 
 from shared.clock import Clock
+from shared.operations.endings import OPERATION_LOST
 from shared.operations.model import (
     FreshnessSource,
     Hop,
@@ -23,7 +24,6 @@ from shared.operations.source import OwnerState, SourceReading
 from shared.operations.store import ACTIVE
 from shared.operations.views import OperationView
 from shared.rpc.errors import (
-    Code,
     KtrdrError,
     NotFoundError,
     ResourceExhaustedError,
@@ -34,21 +34,6 @@ from shared.rpc.errors import (
 
 StartAgain = Callable[[float], object]
 """Repeats a start whose answer was lost, within so many seconds; raises a KtrdrError."""
-
-OPERATION_LOST = OperationError(
-    Code.DATA_LOSS,
-    "OPERATION_LOST",
-    "The process that ran the operation does not know it any more, as after a restart without "
-    "its records: the outcome is unknown. Start it again with a new request_id.",
-    retryable=True,
-)
-NEVER_STARTED = OperationError(
-    Code.ABORTED,
-    "NEVER_STARTED",
-    "The process that was to tell the host was stopped before it had, and the host knows nothing "
-    "of the operation: nothing has run. Start it again with a new request_id.",
-    retryable=True,
-)
 
 
 class RemoteSource:

@@ -157,7 +157,7 @@ class OperationsService:
     def _start(self, new: NewOperation, launch: Launch) -> None:
         if _is_there(self._store.get(new.operation_id), new):
             return
-        record = self._new_record(new)
+        record = self._new_record(new, self._owner.instance_id if launch.elsewhere else "")
         launch.reserve()
         try:
             kept = self._create(record)
@@ -182,7 +182,7 @@ class OperationsService:
             operation_id = record.operation.operation_id
             logger.error("Operation %s was refused but stays stored: %s", operation_id, error)  # noqa: TRY400  # the sentence says it
 
-    def _new_record(self, new: NewOperation) -> OperationRecord:
+    def _new_record(self, new: NewOperation, told_by: str) -> OperationRecord:
         now = self._clock.now()
         operation = Operation(
             operation_id=new.operation_id,
@@ -193,7 +193,12 @@ class OperationsService:
             metadata=dict(new.metadata),
         )
         return OperationRecord(
-            operation, self._owner, new.request_id, new.fingerprint, starter=new.starter
+            operation,
+            self._owner,
+            new.request_id,
+            new.fingerprint,
+            starter=new.starter,
+            told_by=told_by,
         )
 
     def _create(self, record: OperationRecord) -> OperationRecord | None:

@@ -6,12 +6,14 @@ one for work elsewhere asks the owner. The service treats both alike.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from shared.operations.bridge import ProgressBridge, may_wait
+from shared.operations.endings import words_of
 from shared.operations.model import (
     FreshnessSource,
     Hop,
@@ -22,6 +24,9 @@ from shared.operations.model import (
     PackedResult,
     Progress,
 )
+from shared.rpc.errors import BridgeUnreadableError
+
+logger = logging.getLogger("ktrdr.operations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +162,8 @@ class BridgeSource:
 
     def __init__(self, bridge: ProgressBridge) -> None:
         self._bridge = bridge
+        self._told = False
+        """Whether the log says that it cannot be read."""
 
     @property
     def may_wait(self) -> bool:
@@ -170,8 +177,18 @@ class BridgeSource:
         max_staleness: float,  # noqa: ARG002  # a bridge is never stale
         timeout: float,  # noqa: ARG002  # nor slow
     ) -> SourceReading:
-        """Read the bridge; it takes microseconds."""
-        snapshot = self._bridge.snapshot(cursor, limit)
+        """Read the bridge; it takes microseconds.
+
+        BridgeUnreadableError if it cannot be read: the worker may have reported
+        anything, and the bridge may be its own.
+        """
+        try:
+            snapshot = self._bridge.snapshot(cursor, limit)
+        except Exception as error:
+            if not self._told:
+                self._told = True
+                logger.exception("A bridge cannot be read")
+            raise BridgeUnreadableError(f"{type(error).__name__}: {words_of(error)}") from error
         return SourceReading(
             cursor=cursor,
             metrics=snapshot.metrics,

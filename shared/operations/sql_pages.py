@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import BindParameter, Select, bindparam, func, select, tuple_, union_all
+from sqlalchemy import (
+    BindParameter,
+    Select,
+    and_,
+    bindparam,
+    case,
+    func,
+    select,
+    tuple_,
+    union_all,
+)
 
 from shared.operations.model import OperationStatus, OperationType
 from shared.operations.sql_records import escaped, to_micros
@@ -14,7 +24,9 @@ from shared.operations.sql_schema import OPERATIONS
 from shared.operations.store import OperationFilter, SortKey
 
 _o = OPERATIONS.c
-_MINE = _o.service == bindparam("service")
+_SERVICE: BindParameter[str] = bindparam("service")
+_MINE = _o.service == _SERVICE
+_ENDS = (func.min, func.max)
 _OLDER = tuple_(_o.create_time, _o.operation_id) < tuple_(
     bindparam("time"), bindparam("operation_id")
 )
@@ -62,9 +74,14 @@ def page_parameters(service: str, after: SortKey | None, limit: int) -> Mapping[
 @lru_cache(256)
 def count_query(wanted: OperationFilter) -> Select[Any]:
     """Count the rows of a `service` that match."""
-    query = select(func.count()).select_from(OPERATIONS).where(_MINE)
+    everything = select(func.count()).select_from(OPERATIONS)
+    query = everything.where(_MINE)
     if wanted == OperationFilter():
-        return query
+        # SQLite counts all rows of a table in a third of the time that those of one service take,
+        # and in most files there is only one. Its first and its last are found at once.
+        alone = and_(*(select(end(_o.service)).scalar_subquery() == _SERVICE for end in _ENDS))
+        counts = case((alone, everything.scalar_subquery()), else_=query.scalar_subquery())
+        return select(counts)
     # Types are named even if any is wanted: the index has them before the states.
     return query.where(_o.type.in_(_types(wanted)), _o.status.in_(_statuses(wanted)))
 

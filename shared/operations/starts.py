@@ -31,6 +31,11 @@ class NewOperation:
 class Launch(Protocol):
     """How the work of a new operation is got going, here or elsewhere; each is used once."""
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another process is told to do it."""
+        ...
+
     def reserve(self) -> None:
         """Take what the work needs, or raise ResourceExhaustedError."""
         ...

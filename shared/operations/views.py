@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from shared.operations.live_state import LiveState
 from shared.operations.model import (
@@ -18,8 +18,7 @@ from shared.operations.model import (
 from shared.operations.refresh import Refreshed
 
 
-@dataclass(frozen=True, slots=True)
-class OperationView:
+class OperationView(NamedTuple):
     """A consistent snapshot for one caller."""
 
     operation: Operation

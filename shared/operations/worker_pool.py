@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
+from typing import ClassVar
 
 from shared.operations.cancellation import CancelSignal
 from shared.rpc.errors import ProcessStoppingError, ResourceExhaustedError
@@ -153,6 +154,7 @@ class WorkerPool:
 class PoolLaunch:
     """The launch of work on a pool's workers: a `Launch`."""
 
+    elsewhere: ClassVar[bool] = False
     pool: WorkerPool
     hand_in: Callable[[str], None]
     """Registers the source of the operation that it is given, then submits the job."""

@@ -24,6 +24,7 @@
     │   ├── StartUnknownError
     │   ├── RefreshBusyError
     │   ├── StoreUnavailableError
+    │   ├── BridgeUnreadableError
     │   ├── WaitLimitError
     │   └── ProcessStoppingError
     ├── UnauthenticatedError          UNAUTHENTICATED      no token, or none that is known
@@ -325,6 +326,18 @@ class StoreUnavailableError(UnavailableError):
     """Records could not be read or written."""
 
     reason = "STORE_UNAVAILABLE"
+
+
+class BridgeUnreadableError(UnavailableError):
+    """What a worker has reported makes no answer, or its bridge raises."""
+
+    reason = "BRIDGE_UNREADABLE"
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(
+            f"What the worker has reported cannot be read ({problem}). It is a defect of the work: "
+            "counts are whole numbers of 64 bits, figures plain numbers."
+        )
 
 
 class WaitLimitError(UnavailableError):

@@ -10,7 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from time import monotonic
 
-from shared.operations.bridge import ProgressBridge, Record, refuse_mutable
+from shared.operations.bridge import (
+    ProgressBridge,
+    Record,
+    refuse_beyond_floats,
+    refuse_mutable,
+    refuse_uncountable,
+)
 from shared.operations.cancellation import CancelSignal
 from shared.operations.model import Metric, Progress
 
@@ -63,12 +69,14 @@ class TrainingProgressBridge(ProgressBridge):
     def on_epoch(self, epoch: int, total_epochs: int, metrics: dict[str, float]) -> None:
         """Report that an epoch is done, with its figures as plain numbers.
 
-        Raises TypeError for what is not plain: a tensor, an array, a number of NumPy.
+        Raises TypeError for what is not plain: a tensor, an array, a number of NumPy;
+        OverflowError for a whole number that no float holds.
         """
         values = metrics.copy()
         for value in values.values():
-            if value.__class__ is not float:
+            if type(value) is not float:  # cheaper than its __class__; six of them are half of this
                 refuse_mutable(values)
+                refuse_beyond_floats(values)
                 break
         # One append publishes the metric and the state that goes with it.
         self._log.append((monotonic(), _EPOCH, epoch, total_epochs, values))
@@ -240,6 +248,7 @@ class TrainingProgressBridge(ProgressBridge):
         if record[1] != _EPOCH:
             return super()._resolve_metric(record)
         at, _, epoch, _, values = record
-        figures = {k: float(v) for k, v in values.items() if isinstance(v, int | float)}
-        labels = {k: v for k, v in values.items() if isinstance(v, str)}
+        refuse_uncountable("epoch", epoch)
+        figures = {str(k): float(v) for k, v in values.items() if isinstance(v, int | float)}
+        labels = {str(k): v for k, v in values.items() if isinstance(v, str)}
         return Metric(self._wall(at), "epoch", epoch + 1, figures, labels)

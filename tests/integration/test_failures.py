@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ktrdr.operations.v1 import operations_service_pb2 as pb
 from ktrdr.training.v1 import models_service_pb2 as models_pb
 from shared.rpc.errors import Code, FailedPreconditionError
 from shared.training.model_store import ModelStore
-from tests.integration.running import FAILED, RunningBackend
+from tests.integration.running import COMPLETED, FAILED, RunningBackend, running_backend
+from tests.support.scripted_work import FIGURES
 
 DIVERGING = {
     "model.training.optimizer": "sgd",
@@ -64,6 +67,38 @@ def test_whatever_work_raises_its_operation_can_still_be_read_and_listed(
     assert len(error.message) < 5000
     listed = running.operations.ListOperations(pb.ListOperationsRequest())
     assert work.operation_id == listed.operations[0].operation_id
+
+
+@pytest.mark.parametrize("epoch", [10**30, "first"], ids=["beyond 64 bits", "a text"])
+def test_a_report_that_no_answer_could_hold_harms_only_what_is_new_of_its_operation(
+    tmp_path: Path, epoch: int
+) -> None:
+    with running_backend(tmp_path, training_workers=2, cache_ttl=0.0) as running:
+        good, bad = running.scripted.start_running(), running.scripted.start_running()
+        bad.report_epochs(2)
+        assert [1, 2] == running.epochs(bad.operation_id)
+
+        bad.step(lambda bridge: bridge.on_epoch(epoch, 10, FIGURES))
+
+        listed = running.operations.ListOperations(pb.ListOperationsRequest()).operations
+        assert [bad.operation_id, good.operation_id] == [each.operation_id for each in listed]
+        request = pb.GetOperationRequest(operation_id=bad.operation_id, metrics_cursor=0)
+        answer = running.operations.GetOperation(request)
+        assert "BRIDGE_UNREADABLE" == answer.operation.freshness.refresh_error.reason
+        assert [1, 2] == [metric.step for metric in answer.metrics]
+        bad.finish()
+        assert COMPLETED == running.ended(bad.operation_id).status
+        good.finish()
+
+
+def test_counts_of_numpy_are_told_like_others(running: RunningBackend) -> None:
+    work = running.scripted.start_running()
+    work.step(lambda bridge: bridge.on_batch(np.int64(0), np.int64(3), np.int64(10)))  # type: ignore[arg-type]  # which workers count with
+    work.step(lambda bridge: bridge.on_epoch(np.int64(0), 10, FIGURES))  # type: ignore[arg-type]  # as above
+    work.finish()
+    end = running.ended(work.operation_id)
+    assert (COMPLETED, 1) == (end.status, end.progress.current_step)
+    assert [1] == running.epochs(work.operation_id)
 
 
 def test_the_cause_of_a_cancelled_end_is_cut_to_a_readable_size(running: RunningBackend) -> None:

@@ -18,8 +18,8 @@ from ktrdr.operations.v1 import operations_service_pb2 as pb
 from ktrdr.operations.v1.operations_service_pb2_grpc import OperationsServiceStub
 from ktrdr.training.v1 import training_service_pb2 as training_pb
 from ktrdr.training.v1.training_service_pb2_grpc import TrainingServiceStub
+from shared.operations.endings import NEVER_STARTED
 from shared.operations.model import OperationStatus
-from shared.operations.remote_source import NEVER_STARTED
 from shared.rpc.errors import UnavailableError
 from tests.integration.hosted import Hosted, backend_on, host_id, hosted, let_end, restarted
 from tests.integration.refusals import refused

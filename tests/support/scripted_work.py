@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import SimpleQueue
+from typing import ClassVar
 
 from shared.operations.bridge import BridgeSnapshot
 from shared.operations.model import OperationType, PackedResult
@@ -137,6 +138,8 @@ class ScriptedOperations:
 
 class ScriptedLaunch:
     """Starts scripted work on a pool."""
+
+    elsewhere: ClassVar[bool] = False
 
     def __init__(self, operations: OperationsService, pool: WorkerPool, work: ScriptedWork) -> None:
         self._operations, self._pool, self._work = operations, pool, work

@@ -377,7 +377,7 @@ def test_a_host_that_goes_down_before_it_is_told_is_passed_over(route: Route) ->
     class GoneThen:
         """The host goes down between saying how busy it is and being told."""
 
-        reserve, release = launch.reserve, launch.release
+        elsewhere, reserve, release = launch.elsewhere, launch.reserve, launch.release
 
         def begin(self, operation_id: str) -> None:
             first.server.close()

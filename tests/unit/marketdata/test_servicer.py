@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from math import inf, isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import pandas as pd
@@ -41,6 +41,8 @@ BEFORE_ALL = Timestamp(seconds=-62_135_596_800)
 
 class NoLaunch:
     """A launch whose work nobody does."""
+
+    elsewhere: ClassVar[bool] = False
 
     def reserve(self) -> None:
         """Take nothing."""

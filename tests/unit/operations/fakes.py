@@ -84,6 +84,7 @@ class FakeLaunch:
     """A launch that registers a bridge or a source, and counts what is asked of it."""
 
     service: OperationsService
+    elsewhere: bool = False
     bridge: ProgressBridge | None = None
     source: OperationSource | None = None
     reserve_error: BaseException | None = None

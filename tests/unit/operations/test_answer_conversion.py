@@ -51,14 +51,13 @@ TOO_LONG = Duration(seconds=10**15)
 
 def to_the_microsecond(view: OperationView) -> OperationView:
     """Round every length of time."""
-    freshness = replace(
-        view.freshness,
+    freshness = view.freshness._replace(
         age=round(view.freshness.age, 6),
-        path=tuple(replace(hop, age=round(hop.age, 6)) for hop in view.freshness.path),
+        path=tuple(hop._replace(age=round(hop.age, 6)) for hop in view.freshness.path),
     )
     liveness, progress = view.liveness, view.operation.progress
     if liveness is not None and liveness.last_report_age is not None:
-        liveness = replace(liveness, last_report_age=round(liveness.last_report_age, 6))
+        liveness = liveness._replace(last_report_age=round(liveness.last_report_age, 6))
     if progress is not None and progress.estimated_remaining is not None:
         progress = replace(progress, estimated_remaining=round(progress.estimated_remaining, 6))
     operation_ = replace(view.operation, progress=progress)
@@ -77,7 +76,7 @@ def answer_of(view: OperationView, cursor: int = 0) -> service_pb.GetOperationRe
 @given(VIEWS)
 def test_what_another_process_knows_arrives_as_it_is_there(view: OperationView) -> None:
     count = max(len(view.metrics), view.operation.metrics_count)
-    view = replace(view, operation=replace(view.operation, metrics_count=count))
+    view = view._replace(operation=replace(view.operation, metrics_count=count))
     cursor = count - len(view.metrics)
     sent = answer_of(view, cursor).SerializeToString()
 
@@ -90,7 +89,7 @@ def test_what_another_process_knows_arrives_as_it_is_there(view: OperationView) 
 @given(VIEWS)
 def test_news_of_an_operation_is_what_a_snapshot_of_it_says(view: OperationView) -> None:
     count = max(len(view.metrics), view.operation.metrics_count)
-    view = replace(view, operation=replace(view.operation, metrics_count=count))
+    view = view._replace(operation=replace(view.operation, metrics_count=count))
     cursor = count - len(view.metrics)
     answer = answer_of(view, cursor)
 

@@ -245,7 +245,10 @@ def test_counts_that_may_be_unknown_are_taken_so() -> None:
         ({"time": datetime(2026, 1, 1)}, r"time has no time zone: take datetime.now\(UTC\)"),  # noqa: DTZ001  # as said
         ({"values": {"loss": None}}, "loss is a NoneType: report a number"),
         ({"values": {"loss": "0.5"}}, "loss is a str: report a number"),
-        ({"values": {"loss": 10**400}}, "int too large to convert to float"),
+        (
+            {"values": {"loss": 10**400}},
+            "loss is beyond what a float holds: report a smaller number",
+        ),
         ({"values": {1: 1.0}}, "the name of a value is a int: report text"),
         ({"labels": {"fold": 1}}, "fold is a int: report text"),
         ({"labels": {1: "fold"}}, "the name of a label is a int: report text"),

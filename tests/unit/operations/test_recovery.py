@@ -9,7 +9,16 @@ from shared.operations.model import OperationRecord, OperationStatus, Owner, Pro
 from shared.operations.recovery import end_orphans
 from shared.operations.store import ACTIVE
 from shared.rpc.errors import StoreUnavailableError
-from tests.unit.operations.fakes import DAY, FlakyStore, metric, operation, record, steps
+from tests.unit.operations.fakes import (
+    DAY,
+    FakeLaunch,
+    FlakyStore,
+    metric,
+    new_operation,
+    operation,
+    record,
+    steps,
+)
 from tests.unit.operations.lives import HOST, SIBLING, Life, recorded
 
 S = OperationStatus
@@ -65,6 +74,22 @@ def test_what_had_not_begun_is_failed_as_well() -> None:
     life.service.recover()
 
     assert S.FAILED is life.look().operation.status
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "reason"), [(True, "NEVER_STARTED"), (False, "PROCESS_RESTARTED")]
+)
+def test_a_process_cut_off_in_a_start_says_whether_anything_can_have_run(
+    *, elsewhere: bool, reason: str
+) -> None:
+    before = Life(incarnation="first")
+    after = Life(before.store)
+    launch = FakeLaunch(before.service, elsewhere, on_begin=after.service.recover)
+    before.service.start_operation(new_operation(), launch)
+
+    error = after.look().operation.error
+    assert error is not None
+    assert (reason, True) == (error.reason, error.retryable)
 
 
 def test_what_was_being_cancelled_is_cancelled_and_says_why_it_stopped() -> None:

@@ -7,6 +7,7 @@ from math import inf
 
 import pytest
 
+from shared.operations.endings import NEVER_STARTED, OPERATION_LOST
 from shared.operations.model import (
     FreshnessSource,
     OperationStatus,
@@ -14,7 +15,7 @@ from shared.operations.model import (
     Progress,
 )
 from shared.operations.registry import HOST_OPERATION_ID, Registry, no_stub
-from shared.operations.remote_source import NEVER_STARTED, OPERATION_LOST, RemoteSource
+from shared.operations.remote_source import RemoteSource
 from shared.operations.store import ACTIVE, OperationFilter
 from shared.rpc.errors import (
     FailedPreconditionError,
@@ -211,6 +212,7 @@ def test_what_another_process_may_just_be_telling_a_host_says_nothing_yet() -> N
 
     assert -inf == _source(replace(told, told_by=ME.instance_id))._told_until, "a life before"
     assert -inf == _source(replace(told, told_by=""))._told_until
+    assert -inf == _source(replace(told, told_by=told.owner.instance_id))._told_until, "no host yet"
     assert -inf == _source(replace(told, known_time=DAY))._told_until, "it has been heard of"
 
 

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from ktrdr.operations.v1 import operations_service_pb2 as pb
 from shared.operations.conversion import metric_to_proto, view_to_proto
+from shared.operations.endings import OPERATION_LOST
 from shared.operations.model import (
     Freshness,
     FreshnessSource,
@@ -19,7 +20,7 @@ from shared.operations.model import (
     Progress,
 )
 from shared.operations.remote import RemoteOperationStub
-from shared.operations.remote_source import OPERATION_LOST, RemoteSource, StartAgain
+from shared.operations.remote_source import RemoteSource, StartAgain
 from shared.operations.source import OwnerState, SourceReading
 from shared.operations.views import OperationView
 from shared.rpc.errors import (

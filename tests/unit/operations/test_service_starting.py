@@ -4,10 +4,10 @@ import threading
 
 import pytest
 
+from shared.operations.endings import NEVER_STARTED
 from shared.operations.memory_store import MemoryOperationStore
 from shared.operations.model import OperationRecord, OperationStatus
 from shared.operations.registry import HOST_OPERATION_ID
-from shared.operations.remote_source import NEVER_STARTED
 from shared.operations.store import OperationFilter
 from shared.operations.waiting import Waiter
 from shared.rpc.errors import (

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import pytest
+
+from shared.operations.bridge import BridgeSnapshot, ProgressBridge
 from shared.operations.model import FreshnessSource
 from shared.operations.source import BridgeSource, SourceReading
+from shared.rpc.errors import BridgeUnreadableError
 from tests.unit.operations.fakes import Worker, metric, steps
 
 
@@ -28,6 +32,25 @@ def test_a_bridge_is_read_as_it_is_now() -> None:
     assert reading.progress is not None
     assert 25 == reading.progress.percentage
     assert reading.operation is None
+
+
+class Broken(ProgressBridge):
+    """A bridge that cannot be read."""
+
+    def snapshot(self, cursor: int = 0, limit: int | None = None) -> BridgeSnapshot:
+        raise ZeroDivisionError("by its own arithmetic")
+
+
+def test_a_bridge_that_cannot_be_read_is_told_as_such_and_logged_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    source = BridgeSource(Broken())
+
+    for _ in range(3):
+        with pytest.raises(BridgeUnreadableError, match="ZeroDivisionError: by its own arithmetic"):
+            source.read(0, 10, 0.0, 5.0)
+
+    assert ["A bridge cannot be read"] == caplog.messages
 
 
 def test_cancelling_sets_the_bridges_signal() -> None:

@@ -31,6 +31,7 @@ CODES = {
     errors.StartUnknownError: Code.UNAVAILABLE,
     errors.RefreshBusyError: Code.UNAVAILABLE,
     errors.StoreUnavailableError: Code.UNAVAILABLE,
+    errors.BridgeUnreadableError: Code.UNAVAILABLE,
     errors.WaitLimitError: Code.UNAVAILABLE,
     errors.ProcessStoppingError: Code.UNAVAILABLE,
     errors.UnauthenticatedError: Code.UNAUTHENTICATED,

@@ -127,6 +127,33 @@ def test_on_epoch_refuses_tensors_and_arrays(bridge: TrainingProgressBridge, val
     assert 0 == bridge.snapshot().metrics_count
 
 
+def test_on_epoch_refuses_a_whole_number_that_no_float_holds(
+    bridge: TrainingProgressBridge,
+) -> None:
+    with pytest.raises(OverflowError, match="steps is beyond what a float holds"):
+        bridge.on_epoch(0, EPOCHS, {"train_loss": 1.0, "steps": 10**400})
+
+    assert 0 == bridge.snapshot().metrics_count
+
+
+def test_a_figure_without_a_text_for_a_name_is_told_under_one(
+    bridge: TrainingProgressBridge,
+) -> None:
+    bridge.on_epoch(0, EPOCHS, {5: 1.0})  # type: ignore[dict-item]  # a worker's mistake
+
+    assert {"5": 1.0} == bridge.get_metrics()[0][0].values
+
+
+@pytest.mark.parametrize("epoch", [10**30, 1.5, "first"])
+def test_an_epoch_that_no_answer_could_hold_is_an_error_at_read(
+    bridge: TrainingProgressBridge, epoch: int
+) -> None:
+    bridge.on_epoch(epoch, EPOCHS, FIGURES)
+
+    with pytest.raises((TypeError, ValueError)):
+        bridge.snapshot()
+
+
 def test_on_batch_takes_no_lock(bridge: TrainingProgressBridge) -> None:
     reported = threading.Event()
 
