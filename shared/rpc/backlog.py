@@ -107,8 +107,13 @@ class Backlog:
         return is_late
 
     def is_late(self, class_: str) -> bool:
-        """Whether the next call is late if it is of a class, as far as is known."""
-        return class_ in self._flooding and self._lot >= self._share
+        """Whether the next call is late if it is of a class, as far as is known.
+
+        What was seen too long ago is no knowledge: whoever asks takes the call in, and looks.
+        """
+        if class_ not in self._flooding or self._lot < self._share:
+            return False
+        return self._clock.monotonic() - self._looked < _LOOK_AGAIN
 
     def let_go(self) -> None:
         """Note that a call has ended, with all of its answer sent; on the same thread."""

@@ -251,6 +251,17 @@ def test_nothing_is_late_once_few_wait() -> None:
     assert [False] == taken_in(backlog, clock, "read")
 
 
+def test_what_was_seen_a_while_ago_turns_nobody_away() -> None:
+    """Who comes first after a flood is not refused for it, be it an hour later."""
+    clock = FakeClock()
+    backlog = Backlog(5, Counts(MANY), clock=clock)
+    taken_in(backlog, clock, *["read"] * 10)
+    assert [True] * 10 == taken_in(backlog, clock, *["read"] * 10)
+    assert backlog.is_late("read")
+    clock.advance(0.03)
+    assert not backlog.is_late("read")
+
+
 def test_what_has_ended_is_in_nobodys_hands() -> None:
     clock, counts = FakeClock(), Counts(0)
     backlog = Backlog(5, counts, clock=clock)
