@@ -12,12 +12,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from math import isnan
 from operator import index
 from time import monotonic
-from typing import Any, ClassVar, SupportsIndex, TypeVar
+from typing import Any, ClassVar, NamedTuple, SupportsIndex, TypeVar
 
 from shared.operations.cancellation import CancelSignal
 from shared.operations.model import Metric, Progress
@@ -35,8 +34,7 @@ _PROGRESS_FIELDS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class BridgeSnapshot:
+class BridgeSnapshot(NamedTuple):
     """State and metrics of one instant."""
 
     progress: Progress | None
@@ -141,7 +139,7 @@ class ProgressBridge:
         refuse_mutable(values)
         refuse_mutable(labels)
         _refuse_untold(metric)
-        metric = replace(metric, values=values, labels=labels)
+        metric = metric._replace(values=values, labels=labels)
         with self._lock:
             self._log.append((monotonic(), _METRIC, metric))
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -195,8 +194,7 @@ def _set_progress(message: pb.Progress, progress: Progress) -> None:
     except UnicodeEncodeError:
         _set_words(
             message,
-            replace(
-                progress,
+            progress._replace(
                 message=in_utf8(progress.message),
                 phase=in_utf8(progress.phase),
                 context={in_utf8(k): in_utf8(v) for k, v in progress.context.items()},
@@ -230,8 +228,7 @@ def metric_to_proto(metric: Metric) -> pb.Metric:
         return _metric(metric)
     except UnicodeEncodeError:
         return _metric(
-            replace(
-                metric,
+            metric._replace(
                 kind=in_utf8(metric.kind),
                 values={in_utf8(k): value for k, value in metric.values.items()},
                 labels={in_utf8(k): in_utf8(v) for k, v in metric.labels.items()},

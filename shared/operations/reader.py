@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from shared.clock import Clock
 from shared.operations.live import LiveOperation
@@ -259,7 +259,7 @@ class Reader:
         now = self._clock.monotonic()
         age = now - state.observed_at
         if _too_old(live, state, refreshed, staleness, age):
-            refreshed = replace(refreshed, error=late(live, age, staleness))
+            refreshed = refreshed._replace(error=late(live, age, staleness))
         return view_of_live(state, refreshed, self._me.instance_id, now), refreshed.error
 
 

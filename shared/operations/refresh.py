@@ -7,8 +7,8 @@ read. Else one caller reads and the others share its flight.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from math import inf
+from typing import NamedTuple
 
 from shared.clock import Clock
 from shared.operations.flight import Flight
@@ -22,8 +22,7 @@ from shared.rpc.errors import HostTimeoutError, KtrdrError, RefreshBusyError
 logger = logging.getLogger("ktrdr.operations")
 
 
-@dataclass(frozen=True, slots=True)
-class Refreshed:
+class Refreshed(NamedTuple):
     """How a refresh went."""
 
     cached: bool
@@ -45,8 +44,7 @@ _KNOWN, _READ = Refreshed(cached=True), Refreshed(cached=False)
 """How nearly all refreshes go."""
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(NamedTuple):
     """One caller's need of one operation."""
 
     live: LiveOperation

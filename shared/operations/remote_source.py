@@ -7,7 +7,7 @@ same name is not taken, whatever address it answers at.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import inf
 
 from shared.clock import Clock
@@ -90,7 +90,7 @@ class RemoteSource:
             return refused
         asked_at = self._clock.monotonic()
         reading = self._get(cursor, max_staleness, self._left(give_up_at))
-        return replace(reading, asked_after=asked_at - began_at)
+        return reading._replace(asked_after=asked_at - began_at)
 
     def begin_read(
         self,

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from shared.operations.bridge import ProgressBridge, may_wait
 from shared.operations.endings import words_of
@@ -29,8 +28,7 @@ from shared.rpc.errors import BridgeUnreadableError
 logger = logging.getLogger("ktrdr.operations")
 
 
-@dataclass(frozen=True, slots=True)
-class OwnerState:
+class OwnerState(NamedTuple):
     """What the owner of an operation decides about it."""
 
     status: OperationStatus
@@ -43,8 +41,7 @@ class OwnerState:
     error: OperationError | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class SourceReading:
+class SourceReading(NamedTuple):
     """What one read of a source brought: state and metrics of one instant."""
 
     cursor: int

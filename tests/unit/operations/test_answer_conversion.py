@@ -59,7 +59,7 @@ def to_the_microsecond(view: OperationView) -> OperationView:
     if liveness is not None and liveness.last_report_age is not None:
         liveness = liveness._replace(last_report_age=round(liveness.last_report_age, 6))
     if progress is not None and progress.estimated_remaining is not None:
-        progress = replace(progress, estimated_remaining=round(progress.estimated_remaining, 6))
+        progress = progress._replace(estimated_remaining=round(progress.estimated_remaining, 6))
     operation_ = replace(view.operation, progress=progress)
     return OperationView(operation_, freshness, liveness, view.metrics)
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 
@@ -29,7 +28,7 @@ def test_get_status_returns_snapshot() -> None:
         status.items_processed,
     )
     assert {"symbol": "IBM"} == status.context
-    with pytest.raises(FrozenInstanceError):
+    with pytest.raises(AttributeError):
         status.message = "changed"  # type: ignore[misc]  # that is what must not work
 
 
@@ -204,7 +203,7 @@ def test_a_percentage_that_is_no_number_is_refused_and_changes_nothing() -> None
 def test_a_metric_refuses_what_could_change_later(value: float) -> None:
     worker = Worker()
     with pytest.raises(TypeError, match=r"loss is a .*: report plain numbers"):
-        worker.bridge._append_metric(replace(metric(1), values={"loss": value}))
+        worker.bridge._append_metric(metric(1)._replace(values={"loss": value}))
     assert worker.bridge.get_metrics() == ([], 0)
 
 
@@ -260,14 +259,14 @@ def test_a_metric_refuses_what_no_answer_and_no_store_could_hold(
     """Its operation could not be stored, so it would never end."""
     worker = Worker()
     with pytest.raises((TypeError, ValueError, OverflowError), match=f"^{told}$"):
-        worker.bridge._append_metric(replace(metric(1), **fields))  # type: ignore[arg-type]  # that is what must not work
+        worker.bridge._append_metric(metric(1)._replace(**fields))  # type: ignore[arg-type]  # that is what must not work
     assert worker.bridge.get_metrics() == ([], 0)
 
 
 def test_a_metric_keeps_its_values_when_the_worker_changes_its_own() -> None:
     worker = Worker()
     values = {"loss": 1.0}
-    worker.bridge._append_metric(replace(metric(1), values=values))
+    worker.bridge._append_metric(metric(1)._replace(values=values))
     values["loss"] = 2.0
 
     assert {"loss": 1.0} == worker.bridge.get_metrics()[0][0].values

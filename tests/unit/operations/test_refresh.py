@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -96,7 +95,7 @@ def test_the_age_of_an_answer_that_was_asked_for_later_counts_from_then(
 ) -> None:
     """As after a start that had to be repeated first."""
     live = its.at(source)
-    source.script.append(replace(source.reading(0), age=0.25, asked_after=2.0))
+    source.script.append(source.reading(0)._replace(age=0.25, asked_after=2.0))
     sent_at = its.clock.monotonic()
     source.after_read = lambda: its.clock.advance(2.5)
 
