@@ -10,6 +10,7 @@ A benchmark that ends without having judged anything counts as a miss.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -42,6 +43,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(NAMES):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, _end)
     began = now()
     outcomes: list[Outcome] = []
     for name in arguments.names or NAMES:
@@ -55,6 +57,10 @@ def main() -> int:
     total = sum(len(outcome.rows) for outcome in outcomes)
     print(f"\n{total - len(missed)} of {total} targets met", *missed, sep="\n")
     return exit_code(not missed)
+
+
+def _end(number: int, _: object) -> None:
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import ast
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -74,7 +75,10 @@ def now() -> datetime:
 
 
 def run(name: str, options: Sequence[str]) -> Outcome:
-    """Run one benchmark and show what it prints."""
+    """Run one benchmark and show what it prints.
+
+    If this process is told to end meanwhile, so is the benchmark, with what it has started.
+    """
     print(f"\n===== {name}\n", flush=True)
     began, lines = monotonic(), list[str]()
     process = subprocess.Popen(  # noqa: S603  # our own module
@@ -83,11 +87,17 @@ def run(name: str, options: Sequence[str]) -> Outcome:
         text=True,
     )
     assert process.stdout is not None
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        lines.append(line.rstrip())
+    try:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            lines.append(line.rstrip())
+    except SystemExit:
+        process.send_signal(signal.SIGINT)  # as from a terminal, which tells it itself
+        raise
+    finally:
+        code = process.wait()
     rows = tuple(line for line in lines if line.startswith((f"{PASS} ", f"{MISS} ", f"{ABSENT} ")))
-    rows += unjudged(name, process.wait(), rows)
+    rows += unjudged(name, code, rows)
     return Outcome(name, "\n".join(lines).strip(), rows, monotonic() - began, os.getloadavg()[0])
 
 
