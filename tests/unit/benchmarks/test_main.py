@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from backend.program import ROOT
 from tests.support.eventually import eventually
 
@@ -18,6 +20,7 @@ def started_by(process: int) -> list[int]:
     return [each for child in map(int, children) for each in (child, *started_by(child))]
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
 def test_benchmarks_that_are_told_to_end_leave_no_process() -> None:
     command = [sys.executable, "-m", "benchmarks", "remote"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
