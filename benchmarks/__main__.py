@@ -44,6 +44,8 @@ def main() -> int:
     if unknown := set(arguments.names) - set(NAMES):
         parser.error(f"there is no benchmark {', '.join(sorted(unknown))}")
     signal.signal(signal.SIGTERM, _end)
+    # What is ignored here benchmarks would ignore as well, and they are ended with it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     began = now()
     outcomes: list[Outcome] = []
     for name in arguments.names or NAMES:

@@ -32,7 +32,10 @@ class Refreshed(NamedTuple):
 
 
 def _will_do(live: LiveOperation, staleness: float, asked_at: float, after: int) -> bool:
-    """As `Need.met`; most callers have no need, and making one takes as long as to look."""
+    """Whether what is known will do; under the lock of `live`. Arguments are as in `Need`.
+
+    By itself, since most callers turn out to need nothing.
+    """
     if live.sealed:
         return True
     if staleness == 0:
@@ -55,7 +58,7 @@ class Need(NamedTuple):
     """Flights begun before it asked; a forced read wants a later one."""
 
     def met(self) -> bool:
-        """Whether what is known will do; under the lock of `live`."""
+        """Whether what is known will do by now; under the lock of `live`."""
         return _will_do(self.live, self.staleness, self.asked_at, self.after)
 
     @property

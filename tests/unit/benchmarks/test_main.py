@@ -21,8 +21,10 @@ def started_by(process: int) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
-def test_benchmarks_that_are_told_to_end_leave_no_process() -> None:
-    command = [sys.executable, "-m", "benchmarks", "remote"]
+@pytest.mark.parametrize("before", ["", 'trap "" INT;'], ids=["", "in a shell's background"])
+def test_benchmarks_that_are_told_to_end_leave_no_process(before: str) -> None:
+    """A shell that is not somebody's has what it runs in the background ignore Ctrl-C."""
+    command = ["sh", "-c", f'{before} exec "$0" -m benchmarks remote', sys.executable]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         eventually(lambda: len(started_by(run.pid)) > 2, within=60.0)
         left = started_by(run.pid)
